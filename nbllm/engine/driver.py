@@ -1,0 +1,239 @@
+"""The process's one decode thread. It steps every lane that has work, in turn.
+
+Two threads that each drive an engine fight for the same cores: half the speed together. One thread that drives both
+loses nothing, and being alone it can also say to the machine how many cores it is using.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Protocol
+
+from nbllm.engine.cores import CoreLease
+from nbllm.engine.machine import usable_cores
+from nbllm.engine.threads import ThreadTuner
+
+_RENEW_S = 0.1
+_REREAD_CORES_S = 1.0
+_LEAST_HOLD_S = 0.3
+_SWITCH_INTERVAL_S = 0.0005
+"""How long a busy Python thread may keep the GIL from the decode thread. Python's default of 5 ms is a whole step."""
+_JOIN_S = 5.0
+
+
+class StepLike(Protocol):
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def duration_s(self) -> float: ...
+
+
+class Steppable(Protocol):
+    """A lane, as far as the driver knows it."""
+
+    @property
+    def has_work(self) -> bool: ...
+    def step(self, threads: int) -> StepLike | None: ...
+    def close(self, error: BaseException | None = None) -> None: ...
+    def die(self, error: Exception) -> None: ...
+    def stop_step(self) -> None: ...
+
+
+class Driver:
+    """Steps lanes in a thread that starts with the first of them.
+
+    Args:
+        max_threads: cap on decode threads, None for all cores that the process may use.
+        cores_file: the machine-wide lease table, None for its default place.
+    """
+
+    def __init__(self, max_threads: int | None = None, cores_file: Path | None = None) -> None:
+        self._condition = threading.Condition()
+        self._lanes: list[Steppable] = []
+        self._closing: list[tuple[Steppable, threading.Event]] = []
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._cores = _Cores(max_threads, cores_file)
+        self._tuners: dict[int, ThreadTuner] = {}
+
+    @property
+    def threads(self) -> int:
+        """Decode threads of the last step."""
+        return self._cores.threads
+
+    def attach(self, lane: Steppable) -> None:
+        """Step the lane from now on."""
+        with self._condition:
+            self._lanes.append(lane)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="nbllm-decode", daemon=True)
+                self._thread.start()
+
+    def wake(self) -> None:
+        """Something may have work. Safe on any thread."""
+        with self._condition:
+            self._condition.notify()
+
+    def detach(self, lane: Steppable) -> None:
+        """Close the lane on the decode thread and step it no more; returns when that is done."""
+        done = threading.Event()
+        with self._condition:
+            if lane not in self._lanes:
+                return
+            self._closing.append((lane, done))
+            self._condition.notify()
+        lane.stop_step()
+        if threading.current_thread() is self._thread:
+            self._close_detached()
+        elif os.getpid() == self._pid:
+            done.wait(_JOIN_S)
+
+    def stop(self) -> None:
+        """Close every lane and end the thread; what is being evaluated is aborted."""
+        with self._condition:
+            self._stopped = True
+            self._condition.notify()
+        for lane in list(self._lanes):
+            lane.stop_step()
+        if self._thread is not None and os.getpid() == self._pid:
+            self._thread.join(_JOIN_S)
+
+    # ---- the decode thread
+
+    def _run(self) -> None:
+        interval = _SwitchInterval()
+        while True:
+            with self._condition:
+                while not (self._stopped or self._closing or self._busy()):
+                    self._cores.release()
+                    interval.restore()
+                    self._condition.wait()
+                stopped, busy = self._stopped, self._busy()
+            if stopped:
+                break
+            self._close_detached()
+            interval.shorten()
+            for lane in busy:
+                if lane in self._lanes:
+                    self._step(lane)
+        for lane in self._lanes:
+            lane.close()
+        self._cores.close()
+        interval.restore()
+
+    def _busy(self) -> list[Steppable]:
+        return [lane for lane in self._lanes if lane.has_work]
+
+    def _step(self, lane: Steppable) -> None:
+        tuner = self._tuners.setdefault(id(lane), ThreadTuner(self._cores.granted))
+        tuner.limit(self._cores.granted)
+        threads = tuner.threads
+        try:
+            report = lane.step(threads)
+        except Exception as error:  # noqa: BLE001  # the thread serves other lanes too, and everybody waits for answers from it
+            lane.die(error)
+            self._forget(lane)
+            return
+        if report is not None:
+            tuner.observe(threads, report.shape, report.duration_s)
+            self._cores.renew(report.duration_s, threads)
+
+    def _close_detached(self) -> None:
+        with self._condition:
+            closing, self._closing = self._closing, []
+        for lane, done in closing:
+            lane.close()
+            self._forget(lane)
+            done.set()
+
+    def _forget(self, lane: Steppable) -> None:
+        with self._condition:
+            if lane in self._lanes:
+                self._lanes.remove(lane)
+        self._tuners.pop(id(lane), None)
+
+
+class _Cores:
+    """The cores that this process may use now: what the machine allows, and what the lease grants of it."""
+
+    def __init__(self, max_threads: int | None, cores_file: Path | None) -> None:
+        self._cap = max_threads
+        self._lease = CoreLease(cores_file)
+        self._usable = self._allowed()
+        self.granted = self._usable
+        self.threads = self._usable
+        self._renew_at = self._reread_at = 0.0
+
+    def renew(self, step_s: float, threads: int) -> None:
+        """Called after a step; most calls do nothing."""
+        self.threads = threads
+        now = time.monotonic()
+        if now < self._renew_at:
+            return
+        if now >= self._reread_at:
+            self._usable = self._allowed()
+            self._reread_at = now + _REREAD_CORES_S
+        self._renew_at = now + _RENEW_S
+        self.granted = self._lease.renew(self._usable, max(_LEAST_HOLD_S, 3 * step_s))
+
+    def release(self) -> None:
+        if self._renew_at:
+            self._lease.release()
+            self._renew_at = 0.0
+
+    def close(self) -> None:
+        self._lease.close()
+
+    def _allowed(self) -> int:
+        return max(1, min(usable_cores(), self._cap or usable_cores()))
+
+
+class _SwitchInterval:
+    """Python's thread switch interval, short while the engine decodes and the user's own in between."""
+
+    def __init__(self) -> None:
+        self._theirs: float | None = None
+
+    def shorten(self) -> None:
+        current = sys.getswitchinterval()
+        if self._theirs is None and current > _SWITCH_INTERVAL_S:
+            self._theirs = current
+            sys.setswitchinterval(_SWITCH_INTERVAL_S)
+
+    def restore(self) -> None:
+        if self._theirs is not None:
+            sys.setswitchinterval(self._theirs)
+            self._theirs = None
+
+
+_lock = threading.Lock()
+_drivers: list[Driver] = []
+
+
+def shared_driver(max_threads: int | None = None, cores_file: Path | None = None) -> Driver:
+    """This process's driver, made at the first call; the arguments count only then."""
+    with _lock:
+        if not _drivers:
+            _drivers.append(Driver(max_threads, cores_file))
+            atexit.register(_stop_all)
+        return _drivers[0]
+
+
+def _stop_all() -> None:
+    """Before the interpreter goes: a thread inside llama.cpp while C++ tears its globals down would crash."""
+    for driver in _drivers:
+        driver.stop()
+
+
+def _forget_all() -> None:
+    _drivers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

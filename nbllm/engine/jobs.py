@@ -1,0 +1,293 @@
+"""What is wanted of a sequence's outputs: an answer, a vector, or likelihoods.
+
+A job owns its sequence and says what each evaluated output means; the lane knows only the methods they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Rows
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from nbllm.core import Chunk, FinishReason, SamplingParams, TokenLogprob, Usage
+from nbllm.engine.answer import Answer, Clocks
+from nbllm.engine.backend import Context, Matcher, Sampler, Vocabulary
+from nbllm.engine.sequence import MAX_DECODE_TOKENS, Sequence
+from nbllm.errors import ConstraintError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Output(NamedTuple):
+    """One wanted output of a step: its row in the batch, and the position in the sequence that it belongs to."""
+
+    row: int
+    position: int
+
+
+class Job(Protocol):
+    """Something to be made of one sequence's outputs."""
+
+    sequence: Sequence
+    clocks: Clocks
+    needs_embeddings: bool
+
+    def advance(self, context: Context, outputs: Rows[Output], now: float) -> FinishReason | None:
+        """Take a step's outputs, in order of position. Returns why the job is done, None while it is not."""
+
+    def due(self, now: float) -> Chunk | None:
+        """What is ready to be shown."""
+
+    def finish(self, reason: FinishReason, error: BaseException | None = None) -> Chunk:
+        """The last chunk."""
+
+    def close(self) -> None:
+        """Free what the job holds."""
+
+
+class GenerateJob:
+    """Continues a sequence token by token.
+
+    Args:
+        params: with every default filled in.
+        limit: tokens that the whole sequence may have.
+        one_at_a_time: forced tokens are evaluated one a step too, because the shape of a step must not vary.
+    """
+
+    needs_embeddings = False
+
+    def __init__(
+        self,
+        sequence: Sequence,
+        answer: Answer,
+        params: SamplingParams,
+        *,
+        vocabulary: Vocabulary,
+        pieces: Mapping[int, bytes],
+        sampler: Sampler,
+        matcher: Matcher | None,
+        limit: int,
+        clocks: Clocks,
+        one_at_a_time: bool = False,
+    ) -> None:
+        self.sequence, self.answer, self.clocks = sequence, answer, clocks
+        self._params = params
+        self._vocabulary, self._pieces = vocabulary, pieces
+        self._sampler, self._matcher = sampler, matcher
+        self._max_tokens = limit - sequence.num_prompt if params.max_tokens is None else params.max_tokens
+        self._limit = limit
+        self._max_forced = 0 if one_at_a_time or params.logprobs else MAX_DECODE_TOKENS - 1
+
+    def advance(self, context: Context, outputs: Rows[Output], now: float) -> FinishReason | None:
+        if self.sequence.num_pending:  # its state was lost, and these tokens are evaluated for the second time
+            return None
+        if self._max_tokens == 0:
+            return "length"
+        row = outputs[-1].row
+        logprob = self._logprob_of(context.logits(row)) if self._params.logprobs else None
+        token = self._choose(context, row)
+        self.clocks.first_token = self.clocks.first_token or now
+        self.clocks.last_token = now
+        if self._vocabulary.is_end(token) and self._may_end:
+            return "stop"
+        return self._take(token, logprob) or self._take_forced()
+
+    def due(self, now: float) -> Chunk | None:
+        return self.answer.due(now)
+
+    def finish(self, reason: FinishReason, error: BaseException | None = None) -> Chunk:
+        usage = Usage(
+            prompt_tokens=self.sequence.num_prompt,
+            completion_tokens=self.answer.num_tokens,
+            cached_tokens=self.sequence.num_cached,
+            reasoning_tokens=self.answer.num_reasoning,
+        )
+        return self.answer.finish(reason, usage, self.clocks.timings(), self._params.seed, error)
+
+    def close(self) -> None:
+        self._sampler.close()
+
+    @property
+    def _constraint(self) -> Matcher | None:
+        """The grammar binds the answer, not the thinking before it."""
+        return None if self.answer.in_reasoning else self._matcher
+
+    @property
+    def _may_end(self) -> bool:
+        return self._constraint is not None or self._matcher is None or not self.answer.in_reasoning
+
+    def _choose(self, context: Context, row: int) -> int:
+        """Sample; under a constraint try the free choice first, since a mask costs half a millisecond.
+
+        That is exact: a free choice that is allowed has the constrained distribution, and the other case samples
+        from it. A sampler with a memory would remember the rejected choice, so it gets the mask at once.
+        """
+        matcher = self._constraint
+        if matcher is None:
+            return self._sampler.sample(context, row)
+        if not self._sampler.has_memory:
+            token = self._sampler.sample(context, row)
+            if matcher.allows(token):
+                return token
+        matcher.mask(context.logits(row))
+        token = self._sampler.sample(context, row)
+        if not matcher.allows(token):
+            raise ConstraintError("the constraint and logit_bias leave no token to choose; drop one of them")
+        return token
+
+    def _take(self, token: int, logprob: _Distribution | None) -> FinishReason | None:
+        matcher = self._constraint
+        self.sequence.tokens.append(token)
+        entry = None if logprob is None else logprob.of(token, self._pieces)
+        self.answer.add(token, self._pieces[token], entry)
+        if self.answer.is_stopped:
+            return "stop"
+        if matcher is not None and not matcher.consume(token):
+            raise ConstraintError("the constraint became too complex to go on with; simplify it")
+        if matcher is not None and matcher.is_complete:
+            return "stop"
+        if self.answer.num_tokens >= self._max_tokens or len(self.sequence.tokens) >= self._limit:
+            return "length"
+        return None
+
+    def _take_forced(self) -> FinishReason | None:
+        """Tokens that the grammar leaves no choice about need no sampling, and are evaluated together."""
+        if self._constraint is None or not self._max_forced:
+            return None
+        for token in self._constraint.forced()[: self._max_forced]:
+            if self._vocabulary.is_end(token):
+                return None
+            if self._sampler.has_memory:
+                self._sampler.accept(token)
+            reason = self._take(token, None)
+            if reason is not None:
+                return reason
+        return None
+
+    def _logprob_of(self, logits: NDArray[np.float32]) -> _Distribution:
+        return _Distribution(logits, self._params.top_logprobs)
+
+
+class _Distribution:
+    """A row's log-probabilities, taken before sampling writes into it."""
+
+    def __init__(self, logits: NDArray[np.float32], num_top: int) -> None:
+        self._logprobs = log_softmax(logits)
+        self._num_top = num_top
+
+    def of(self, token: int, pieces: Mapping[int, bytes]) -> TokenLogprob:
+        import numpy as np
+
+        top: tuple[tuple[int, bytes, float], ...] = ()
+        if self._num_top:
+            best = np.argpartition(self._logprobs, -self._num_top)[-self._num_top :]
+            best = best[np.argsort(-self._logprobs[best], kind="stable")]
+            top = tuple((int(other), pieces[int(other)], float(self._logprobs[other])) for other in best)
+        return TokenLogprob(token, pieces[token], float(self._logprobs[token]), top)
+
+
+class EmbedJob:
+    """Pools the hidden states of a whole text into one unit vector, step by step.
+
+    Pooling here instead of in llama.cpp lets a long text be evaluated in slices, beside sequences that decode.
+    """
+
+    needs_embeddings = True
+
+    def __init__(self, sequence: Sequence, index: int, pooling: str, clocks: Clocks) -> None:
+        self.sequence, self.clocks = sequence, clocks
+        self._index = index
+        self._pooling = pooling
+        self._sum: NDArray[np.float64] | None = None
+        self._count = 0
+        self._next = 0  # a sequence that lost its state brings outputs that were taken before
+
+    def advance(self, context: Context, outputs: Rows[Output], now: float) -> FinishReason | None:
+        self.clocks.last_token = now
+        for output in outputs:
+            if output.position == self._next:
+                self._take(context.embedding(output.row), output.position)
+                self._next += 1
+        return "stop" if self.sequence.num_pending == 0 else None
+
+    def due(self, now: float) -> Chunk | None:
+        return None
+
+    def finish(self, reason: FinishReason, error: BaseException | None = None) -> Chunk:
+        return Chunk(
+            index=self._index,
+            finish_reason=reason,
+            error=error,
+            embedding=self._unit() if reason == "stop" else None,
+            usage=Usage(prompt_tokens=self.sequence.num_prompt),
+            timings=self.clocks.timings(),
+        )
+
+    def close(self) -> None:
+        self._sum = None
+
+    def _take(self, state: NDArray[np.float32], position: int) -> None:
+        if self._pooling == "last" or (self._pooling == "cls" and position == 0) or self._sum is None:
+            self._sum, self._count = state.astype("float64"), 1
+        elif self._pooling == "mean":
+            self._sum += state
+            self._count += 1
+
+    def _unit(self) -> NDArray[np.float32] | None:
+        import numpy as np
+
+        if self._sum is None:
+            return None
+        mean = self._sum / self._count
+        norm = float(np.linalg.norm(mean))
+        return (mean / norm if norm else mean).astype(np.float32)
+
+
+class ScoreJob:
+    """Collects the log-likelihood of each token of a continuation.
+
+    The sequence lacks the continuation's last token, `last`: nothing depends on its output.
+    """
+
+    needs_embeddings = False
+
+    def __init__(self, sequence: Sequence, last: int, pieces: Mapping[int, bytes], clocks: Clocks) -> None:
+        self.sequence, self.clocks = sequence, clocks
+        self._targets = [*sequence.tokens[1:], last]
+        self._pieces = pieces
+        self._found: list[TokenLogprob] = []
+
+    def advance(self, context: Context, outputs: Rows[Output], now: float) -> FinishReason | None:
+        self.clocks.last_token = now
+        for output in outputs:
+            if output.position < self.sequence.outputs_from + len(self._found):
+                continue  # taken before the sequence lost its state
+            token = self._targets[output.position]
+            self._found.append(_Distribution(context.logits(output.row), 0).of(token, self._pieces))
+        return "stop" if self.sequence.num_pending == 0 else None
+
+    def due(self, now: float) -> Chunk | None:
+        return None
+
+    def finish(self, reason: FinishReason, error: BaseException | None = None) -> Chunk:
+        return Chunk(
+            finish_reason=reason,
+            error=error,
+            token_logprobs=tuple(self._found) if reason == "stop" else None,
+            usage=Usage(prompt_tokens=self.sequence.num_prompt, cached_tokens=self.sequence.num_cached),
+            timings=self.clocks.timings(),
+        )
+
+    def close(self) -> None:
+        self._found = []
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Natural logarithms of the softmax, in double precision."""
+    import numpy as np
+
+    shifted = logits.astype(np.float64) - float(logits.max())
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
+    return result

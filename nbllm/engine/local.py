@@ -1,0 +1,271 @@
+"""The engine in this process: a model, its lanes, and the thread that steps them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nbllm.chat import constraints
+from nbllm.chat.reasoning import ReasoningSplitter
+from nbllm.core import (
+    RANGES,
+    EmbedRequest,
+    EngineInfo,
+    GenerateRequest,
+    ModelInfo,
+    RenderedPrompt,
+    Request,
+    SamplingParams,
+    ScoreRequest,
+)
+from nbllm.engine.answer import Answer, Clocks
+from nbllm.engine.backend import Backend
+from nbllm.engine.defaults import COMPLETION_TOKENS, STATED, resolved
+from nbllm.engine.driver import Driver
+from nbllm.engine.interface import EngineStats, OnChunk
+from nbllm.engine.jobs import EmbedJob, GenerateJob, Job, ScoreJob
+from nbllm.engine.lane import Lane, LaneTicket
+from nbllm.engine.plan import Plan
+from nbllm.engine.prompt import Prompt, Prompts
+from nbllm.engine.sequence import Sequence as Tokens
+from nbllm.engine.textstream import StopStream
+from nbllm.errors import ContextOverflowError, EngineClosedError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from nbllm.engine.backend import Matcher
+
+FIXED_WIDTH = 8
+"""Sequences of a step in the reproducible lane, always; a property of the text it makes, so not a setting."""
+FIXED_GRID = 32
+"""Its prefill slices: short enough for a step, and as fast as longer ones on a CPU."""
+
+
+class LocalEngine:
+    """Answers requests with a model of this process. Every method is safe on any thread.
+
+    Args:
+        backend: owned from here on.
+        plan: the memory plan that was made for it.
+        driver: steps this engine's lanes.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        model: ModelInfo,
+        plan: Plan,
+        driver: Driver,
+        *,
+        gpu_layers: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._backend, self._plan, self._driver, self._clock = backend, plan, driver, clock
+        self._prompts = Prompts(backend)
+        self._recommended = backend.recommended_sampling()
+        self._uids = itertools.count()
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._fixed: Lane | None = None
+        self._free = self._make_lane(plan.kv_tokens, plan.max_sequences + 1, fixed=False)
+        self.info = EngineInfo(
+            model=replace(model, loaded=True),
+            context_length=plan.context_length,
+            max_sequences=plan.max_sequences,
+            kv_tokens=plan.kv_tokens,
+            kv_type=plan.kv_type,
+            gpu_layers=gpu_layers,
+            defaults=self._recommended.or_else(STATED),
+            summary=plan.summary,
+        )
+
+    # ---- the engine protocol
+
+    def submit(self, request: Request, on_chunk: OnChunk) -> LaneTicket:
+        """Take a request in; see `Engine.submit`."""
+        self._check_usable()
+        submitted = self._clock()
+        lane = self._lane_for(request)
+        jobs = self._jobs(request, submitted)
+        deadline = None if request.timeout_s is None else submitted + request.timeout_s
+        ticket = LaneTicket(lane, jobs, on_chunk, deadline)
+        lane.submit(ticket)
+        return ticket
+
+    def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
+        self._check_usable()
+        return self._backend.tokenize(text, add_special=False, parse_special=parse_special)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        self._check_usable()
+        self._backend.check_ids(tokens, "tokens")
+        return self._backend.detokenize(tokens).decode("utf-8", errors="replace")
+
+    def render(self, request: GenerateRequest) -> RenderedPrompt:
+        self._check_usable()
+        return self._prompts.prepare(request).rendered
+
+    def stats(self) -> EngineStats:
+        lanes = [lane for lane in (self._free, self._fixed) if lane is not None]
+        running, waiting, cells, stored = (sum(column) for column in zip(*(lane.load for lane in lanes), strict=True))
+        return EngineStats(
+            num_running=running,
+            num_waiting=waiting,
+            pool_cells=cells,
+            stored_bytes=stored,
+            threads=self._driver.threads,
+            num_steps=sum(lane.counters.num_steps for lane in lanes),
+            prompt_tokens=sum(lane.counters.prompt_tokens for lane in lanes),
+            completion_tokens=sum(lane.counters.completion_tokens for lane in lanes),
+            cached_tokens=sum(lane.counters.cached_tokens for lane in lanes),
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        if os.getpid() != self._pid:
+            return
+        for lane in (self._free, self._fixed):
+            if lane is not None:
+                self._driver.detach(lane)
+        self._backend.close()
+
+    # ---- lanes
+
+    def _lane_for(self, request: Request) -> Lane:
+        if not getattr(request, "reproducible", False):
+            return self._free
+        with self._lock:
+            if self._fixed is None:
+                self._fixed = self._make_lane(self._plan.context_length, FIXED_WIDTH, fixed=True)
+            return self._fixed
+
+    def _make_lane(self, kv_tokens: int, num_slots: int, *, fixed: bool) -> Lane:
+        """A lane over a context of its own. The fixed one has a KV stream a slot, the free one a pool."""
+        context = self._backend.make_context(
+            kv_tokens=kv_tokens, num_slots=num_slots, unified=not fixed, kv_type=self._plan.kv_type
+        )
+        lane = Lane(
+            context,
+            max_batch_sequences=num_slots if fixed else self._plan.max_sequences,
+            store_bytes=self._plan.store_bytes,
+            wake=self._driver.wake,
+            clock=self._clock,
+            grid=FIXED_GRID if fixed else None,
+            shared=not fixed,
+        )
+        self._driver.attach(lane)
+        return lane
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise EngineClosedError(
+                "this model belongs to the process that this one was forked from; start workers with "
+                'multiprocessing.get_context("spawn") and load it there'
+            )
+        if self._closed:
+            raise EngineClosedError("the model was closed; load it again with nbllm.load")
+
+    # ---- jobs
+
+    def _jobs(self, request: Request, submitted: float) -> tuple[Job, ...]:
+        if isinstance(request, EmbedRequest):
+            return tuple(self._embed_job(request, index, submitted) for index in range(len(request.texts)))
+        if isinstance(request, ScoreRequest):
+            return (self._score_job(request, submitted),)
+        return self._generate_jobs(request, submitted)
+
+    def _generate_jobs(self, request: GenerateRequest, submitted: float) -> tuple[Job, ...]:
+        prompt = self._prompts.prepare(request)
+        params = self._parameters(request)
+        if len(prompt.tokens) + (params.max_tokens != 0) > self._plan.context_length:
+            raise ContextOverflowError(len(prompt.tokens), self._plan.context_length)
+        self._backend.check_ids(list(params.logit_bias), "logit_bias")
+        grammar = None if request.constraint is None else constraints.grammar(request.constraint)
+        jobs: list[Job] = []
+        for index in range(params.n):
+            matcher = None if grammar is None else self._backend.make_matcher(grammar, constraints.parser_limits())
+            jobs.append(self._generate_job(request, prompt, params, index, matcher, submitted))
+        return tuple(jobs)
+
+    def _generate_job(
+        self,
+        request: GenerateRequest,
+        prompt: Prompt,
+        params: SamplingParams,
+        index: int,
+        matcher: Matcher | None,
+        submitted: float,
+    ) -> GenerateJob:
+        tokens = list(prompt.tokens)
+        sequence = self._sequence(tokens, request.priority, len(tokens) - 1, reuses=request.cache_prompt)
+        seeded = replace(params, seed=((params.seed or 0) + index) % (int(RANGES["seed"].high) + 1))
+        most = self._plan.context_length - len(tokens)
+        generated = most if params.max_tokens is None else min(most, params.max_tokens)
+        return GenerateJob(
+            sequence,
+            Answer(index, StopStream((*params.stop, *prompt.stop)), self._splitter(request, prompt)),
+            seeded,
+            vocabulary=self._backend,
+            pieces=self._backend.pieces,
+            sampler=self._backend.make_sampler(seeded, tokens, max(1, generated)),
+            matcher=matcher,
+            limit=self._plan.context_length,
+            clocks=Clocks(submitted),
+            one_at_a_time=request.reproducible,
+        )
+
+    def _parameters(self, request: GenerateRequest) -> SamplingParams:
+        params = resolved(request.sampling, self._recommended)
+        if params.max_tokens is None and request.messages is None:
+            return replace(params, max_tokens=COMPLETION_TOKENS)
+        return params
+
+    def _splitter(self, request: GenerateRequest, prompt: Prompt) -> ReasoningSplitter | None:
+        """Raw text is not split, nor is an answer whose shape is given from its first character on."""
+        opens = prompt.rendered.opens_reasoning
+        if request.messages is None or (request.constraint is not None and not opens):
+            return None
+        return ReasoningSplitter(open_at_start=opens, tags=self._prompts.reasoning_tags)
+
+    def _embed_job(self, request: EmbedRequest, index: int, submitted: float) -> EmbedJob:
+        tokens = self._backend.tokenize(request.texts[index], add_special=True, parse_special=False)
+        if not tokens:
+            raise InvalidRequestError(f"text {index} is empty: there is nothing to embed")
+        if len(tokens) > self._plan.context_length:
+            raise ContextOverflowError(len(tokens), self._plan.context_length)
+        sequence = self._sequence(tokens, request.priority, 0, reuses=False)
+        return EmbedJob(sequence, index, self._backend.pooling, Clocks(submitted))
+
+    def _score_job(self, request: ScoreRequest, submitted: float) -> ScoreJob:
+        before = self._score_prompt(request)
+        after = self._backend.tokenize(request.continuation, add_special=False, parse_special=False)
+        if not before or not after:
+            raise InvalidRequestError("give both a prompt and a continuation: an empty one has no likelihood")
+        if len(before) + len(after) > self._plan.context_length:
+            raise ContextOverflowError(len(before) + len(after), self._plan.context_length)
+        tokens = [*before, *after]
+        sequence = self._sequence(tokens[:-1], request.priority, len(before) - 1, reuses=True)
+        return ScoreJob(sequence, tokens[-1], self._backend.pieces, Clocks(submitted))
+
+    def _score_prompt(self, request: ScoreRequest) -> Sequence[int]:
+        if request.messages is not None:
+            return self._prompts.prepare(GenerateRequest(messages=request.messages)).tokens
+        return self._backend.tokenize(request.prompt, add_special=True, parse_special=False)
+
+    def _sequence(self, tokens: list[int], priority: object, outputs_from: int, *, reuses: bool) -> Tokens:
+        return Tokens(
+            uid=next(self._uids),
+            tokens=tokens,
+            num_prompt=len(tokens),
+            priority="batch" if priority == "batch" else "interactive",
+            outputs_from=outputs_from,
+            reuses=reuses,
+        )

@@ -1,0 +1,168 @@
+"""How much context fits into this machine: the memory plan, made from metadata before anything is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nbllm.core import ModelInfo
+from nbllm.errors import InsufficientMemoryError, ParameterError
+
+KV_TYPES = {"f16": 1.0, "q8_0": 17 / 32}  # bytes relative to f16: q8_0 stores 32 values and a scale in 34 bytes
+_CONTEXTS = (8192, 4096, 2048, 1024, 512)
+_DEFAULT_POOL = 16384
+_MULTIPLE = 256  # llama.cpp rounds the cells up to it
+_UNKNOWN_KV_BYTES = 128 * 1024  # a token of an 8B model, for a file that does not say
+_STEP_TOKENS = 512
+_MIB, _GIB = 2**20, 2**30
+_LEAST_STORE, _STORE_SHARE = 256 * _MIB, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an engine will allocate.
+
+    Attributes:
+        context_length: tokens that one sequence may have.
+        max_sequences: that run side by side; one more slot is kept for a person beside batch work.
+        kv_tokens: cells of the pool they share.
+        kv_type: "f16" or "q8_0".
+        store_bytes: host memory for idle prefixes.
+        summary: one line for a person.
+    """
+
+    context_length: int
+    max_sequences: int
+    kv_tokens: int
+    kv_type: str
+    store_bytes: int
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What the model takes, and what there is."""
+
+    model: ModelInfo
+    free: int
+    usable: int
+
+    def kv_bytes(self, tokens: int, kv_type: str) -> int:
+        return int(tokens * (self.model.kv_bytes_per_token or _UNKNOWN_KV_BYTES) * KV_TYPES[kv_type])
+
+    @property
+    def fixed(self) -> int:
+        """Weights, and a step's activations, of which the logits of a full step are the most."""
+        return self.model.size_bytes + _STEP_TOKENS * 4 * (self.model.vocabulary_size + 8 * self.model.embedding_length)
+
+    def largest_pool(self, kv_type: str) -> int:
+        left = self.usable - self.fixed
+        per_token = self.kv_bytes(_MULTIPLE, kv_type) / _MULTIPLE
+        return int(left / per_token) // _MULTIPLE * _MULTIPLE if left > 0 else 0
+
+
+def plan(
+    model: ModelInfo,
+    *,
+    free_bytes: int,
+    fraction: float,
+    context_length: int | None = None,
+    max_sequences: int = 8,
+    kv_tokens: int | None = None,
+    kv_type: str | None = None,
+) -> Plan:
+    """Choose what was not asked for, so that it fits; refuse what was asked for and does not.
+
+    Args:
+        free_bytes: memory that this process may still take.
+        fraction: how much of it may be planned with; the rest is headroom for the user's own data.
+
+    Raises:
+        ParameterError: a value is out of range.
+        InsufficientMemoryError: it cannot fit; the message has the numbers and what to change.
+    """
+    _check(model, context_length, max_sequences, kv_tokens, kv_type)
+    memory = _Memory(model, free_bytes, int(free_bytes * fraction))
+    for length, kind in _choices(model, context_length, kv_type, kv_tokens):
+        pool = _pool(memory, length, kind, max_sequences, kv_tokens)
+        if pool is not None:
+            return _made(memory, length, pool, kind, max_sequences)
+    raise _refusal(memory, context_length, kv_tokens, kv_type)
+
+
+def _check(
+    model: ModelInfo, context_length: int | None, max_sequences: int, kv_tokens: int | None, kv_type: str | None
+) -> None:
+    if kv_type is not None and kv_type not in KV_TYPES:
+        raise ParameterError("kv_type", f"{kv_type!r} is not one of {', '.join(KV_TYPES)}")
+    _check_count("max_sequences", max_sequences, 64)
+    if context_length is not None:
+        _check_count("context_length", context_length, max(model.context_length, 2**20))
+    if kv_tokens is not None:
+        _check_count("kv_tokens", kv_tokens, 2**30)
+        if context_length is not None and kv_tokens < context_length:
+            raise ParameterError("kv_tokens", f"{kv_tokens} is less than context_length, {context_length}")
+
+
+def _check_count(name: str, value: object, highest: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= highest:
+        raise ParameterError(name, f"must be a whole number from 1 to {highest}, not {value!r}")
+
+
+def _choices(
+    model: ModelInfo, context_length: int | None, kv_type: str | None, kv_tokens: int | None
+) -> Iterator[tuple[int, str]]:
+    """Context lengths and KV types to try, the best first."""
+    kinds = (kv_type,) if kv_type else tuple(KV_TYPES)
+    trained = min(model.context_length or _CONTEXTS[0], _rounded(kv_tokens or _CONTEXTS[0]))
+    lengths = (context_length,) if context_length else tuple(dict.fromkeys(min(trained, size) for size in _CONTEXTS))
+    for length in lengths:
+        for kind in kinds:
+            yield length, kind
+
+
+def _pool(memory: _Memory, length: int, kind: str, max_sequences: int, kv_tokens: int | None) -> int | None:
+    """Cells for this choice, None when it does not fit."""
+    largest = memory.largest_pool(kind)
+    needed = _rounded(kv_tokens or length)
+    if needed > largest or (kv_tokens is not None and needed < length):
+        return None
+    if kv_tokens is not None:
+        return needed
+    return max(needed, min(largest, max_sequences * needed, max(_DEFAULT_POOL, 2 * needed)))
+
+
+def _made(memory: _Memory, length: int, pool: int, kind: str, max_sequences: int) -> Plan:
+    kv_bytes = memory.kv_bytes(pool, kind)
+    store = max(_LEAST_STORE, memory.kv_bytes(length, kind))
+    left = max(0, memory.usable - memory.fixed - kv_bytes)
+    beyond = memory.model.context_length and length > memory.model.context_length
+    note = f" (trained for {memory.model.context_length:,})" if beyond else ""
+    summary = (
+        f"{memory.model.name}: context {length:,}{note}, {max_sequences} sequences in {pool:,} tokens of {kind} KV "
+        f"({_size(kv_bytes)}), {_size(memory.free)} of memory free"
+    )
+    return Plan(length, max_sequences, pool, kind, min(store, left // 2, memory.free // _STORE_SHARE), summary)
+
+
+def _refusal(
+    memory: _Memory, context_length: int | None, kv_tokens: int | None, kv_type: str | None
+) -> InsufficientMemoryError:
+    name, kind = memory.model.name, kv_type or "q8_0"
+    wanted = kv_tokens or context_length or _CONTEXTS[-1]
+    numbers = (
+        f"{name} needs {_size(memory.fixed)} and {_size(memory.kv_bytes(wanted, kind))} for {wanted:,} tokens of "
+        f"{kind} KV; {_size(memory.usable)} of {_size(memory.free)} free may be used"
+    )
+    largest = memory.largest_pool(kind)
+    if largest >= _MULTIPLE and (kv_tokens or context_length):
+        return InsufficientMemoryError(f"{numbers}: ask for context_length={largest} or less")
+    return InsufficientMemoryError(f"{numbers}: close other programs, or choose a smaller model or quantization")
+
+
+def _rounded(tokens: int) -> int:
+    return -(-tokens // _MULTIPLE) * _MULTIPLE
+
+
+def _size(count: int) -> str:
+    return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / _MIB:.0f} MiB"

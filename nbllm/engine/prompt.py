@@ -1,0 +1,126 @@
+"""From a request to token ids: templates rendered, control texts kept apart, generated ids spliced back in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from nbllm.chat.reasoning import Tags
+from nbllm.chat.templates import ChatTemplate, Rendered
+from nbllm.core import GenerateRequest, Message, RenderedPrompt
+from nbllm.engine.backend import Backend
+from nbllm.errors import InvalidRequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A request as the engine runs it: the ids, and what the rendering found out.
+
+    Attributes:
+        stop: texts that end the answer because the model has no token that would.
+    """
+
+    rendered: RenderedPrompt
+    stop: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.rendered.tokens
+
+
+class Prompts:
+    """Renders and tokenizes for one model. Safe on any thread."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(
+            self._backend.chat_template,
+            bos=self._backend.special_text("bos"),
+            eos=self._backend.special_text("eos"),
+            control_texts=self._backend.control_texts(),
+        )
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The model's template; reading the vocabulary's control texts for it takes a moment, the first time."""
+        with self._lock:
+            return self._template
+
+    @property
+    def reasoning_tags(self) -> Tags:
+        return self.template.reasoning_tags
+
+    def prepare(self, request: GenerateRequest) -> Prompt:
+        """Turn a request into ids.
+
+        Raises:
+            InvalidRequestError: it is empty, not encodable, refused by the template, or has unknown ids.
+        """
+        prompt = self._prepared(request)
+        if not prompt.tokens:
+            raise InvalidRequestError("the prompt is empty: give the model something to go on")
+        return prompt
+
+    def _prepared(self, request: GenerateRequest) -> Prompt:
+        if request.tokens is not None:
+            self._backend.check_ids(request.tokens, "tokens")
+            return Prompt(RenderedPrompt(_text_of(self._backend, request.tokens), tuple(request.tokens)))
+        if request.text is not None:
+            ids = self._backend.tokenize(request.text, add_special=True, parse_special=request.parse_special)
+            return Prompt(RenderedPrompt(request.text, tuple(ids)))
+        return self._chat(request, request.messages or ())
+
+    def _chat(self, request: GenerateRequest, messages: Sequence[Message]) -> Prompt:
+        rendered = self.template.render(
+            messages, continue_final=request.continue_final, options=dict(request.template_options)
+        )
+        tokens = [token for part in self._parts(rendered, messages) for token in part]
+        bos = self._backend.special("bos")
+        if self._backend.adds_bos and bos is not None and tokens[:1] != [bos]:
+            tokens.insert(0, bos)
+        return Prompt(
+            RenderedPrompt(rendered.text, tuple(tokens), rendered.notes, rendered.opens_reasoning), rendered.stop
+        )
+
+    def _parts(self, rendered: Rendered, messages: Sequence[Message]) -> Iterator[Sequence[int]]:
+        """The ids of the text piece by piece; where an answer of this model stands unchanged, its own ids."""
+        position = 0
+        for span in rendered.assistant_spans:
+            ids = self._own_ids(messages[span.message], rendered.text[span.start : span.end])
+            if ids is None or span.start < position:
+                continue
+            yield from self._tokenized(rendered, position, span.start)
+            yield ids
+            position = span.end
+        yield from self._tokenized(rendered, position, len(rendered.text))
+
+    def _own_ids(self, message: Message, text: str) -> tuple[int, ...] | None:
+        """The generated ids that make up exactly this text: all of them, or those after the reasoning."""
+        ids, wanted = message.tokens or (), text.encode("utf-8", errors="replace")
+        start = len(ids)
+        rest = len(wanted)
+        while rest > 0 and start > 0:
+            start -= 1
+            rest -= len(self._backend.pieces[ids[start]])
+        if rest == 0 and start < len(ids) and self._backend.detokenize(ids[start:]) == wanted:
+            return tuple(ids[start:])
+        return None
+
+    def _tokenized(self, rendered: Rendered, start: int, stop: int) -> Iterator[list[int]]:
+        offset = 0
+        for segment in rendered.segments:
+            low, high = max(start, offset), min(stop, offset + len(segment.text))
+            if low < high:
+                piece = segment.text[low - offset : high - offset]
+                yield self._backend.tokenize(piece, add_special=False, parse_special=segment.special)
+            offset += len(segment.text)
+
+
+def _text_of(backend: Backend, tokens: Sequence[int]) -> str:
+    return backend.detokenize(tokens).decode("utf-8", errors="replace")

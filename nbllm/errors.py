@@ -1,0 +1,112 @@
+"""Every error that nbllm raises on purpose.
+
+    NbllmError
+    ├── InvalidRequestError (ValueError)   what was asked cannot be done; correct it and ask again
+    │   ├── ParameterError                 an option is unknown, of a wrong type or out of range
+    │   ├── ContextOverflowError           a prompt does not fit into the context
+    │   ├── ConstraintError                a schema, regex, choice list or grammar is not supported
+    │   ├── TemplateError                  a chat template failed, looped or grew too large
+    │   └── UnsupportedError               this engine or model lacks the feature
+    ├── ModelError                         a model is not there or cannot be used
+    │   ├── ModelNotFoundError             no model of that name
+    │   ├── ModelLoadError                 the file is not a usable GGUF
+    │   └── InsufficientMemoryError        the model or its context does not fit into memory
+    └── EngineError                        the engine failed, not the request
+        ├── EngineClosedError              used after close(), or in a forked child
+        └── EngineDeadError                the engine cannot go on; load the model again
+
+In a notebook an InvalidRequestError or a ModelError is one line that says what to type instead. An EngineError
+shows its traceback, and so does everything when the environment variable NBLLM_DEBUG is set.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+
+class NbllmError(Exception):
+    """The root of nbllm's errors."""
+
+
+class _OneLine(NbllmError):
+    def _render_traceback_(self) -> list[str]:
+        """IPython asks for this instead of a traceback; the user can correct the cause, so one line will do."""
+        if os.environ.get("NBLLM_DEBUG"):  # read here and not in config: the lowest room imports nothing
+            return traceback.format_exception(self)
+        return [f"{type(self).__name__}: {self}"]
+
+
+class InvalidRequestError(_OneLine, ValueError):
+    """What was asked cannot be done as it was asked."""
+
+
+class ParameterError(InvalidRequestError):
+    """An option is unknown, of a wrong type or out of range; `param` names it."""
+
+    def __init__(self, param: str, problem: str) -> None:
+        super().__init__(f"{param}: {problem}")
+        self.param = param
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[ParameterError], tuple[str, str]]:
+        return type(self), (self.param, self.problem)
+
+
+class ContextOverflowError(InvalidRequestError):
+    """A prompt does not fit into the context; nothing was dropped to make it fit."""
+
+    def __init__(self, prompt_tokens: int, context_length: int) -> None:
+        super().__init__(
+            f"the prompt has {prompt_tokens:,} tokens and the context holds {context_length:,}: shorten the prompt, "
+            f"or load the model with context_length={_rounded_up(prompt_tokens + 512)}"
+        )
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
+
+    def __reduce__(self) -> tuple[type[ContextOverflowError], tuple[int, int]]:
+        return type(self), (self.prompt_tokens, self.context_length)
+
+
+class ConstraintError(InvalidRequestError):
+    """A JSON Schema, regular expression, choice list or grammar is broken or not supported."""
+
+
+class TemplateError(InvalidRequestError):
+    """A chat template raised, ran too long or produced too much."""
+
+
+class UnsupportedError(InvalidRequestError):
+    """This engine or this model lacks the feature that was asked for."""
+
+
+class ModelError(_OneLine):
+    """A model is not there or cannot be used."""
+
+
+class ModelNotFoundError(ModelError):
+    """No model of that name is on this machine."""
+
+
+class ModelLoadError(ModelError):
+    """The file is not a GGUF that llama.cpp can load."""
+
+
+class InsufficientMemoryError(ModelError):
+    """The model or its context does not fit into the memory that this process may use."""
+
+
+class EngineError(NbllmError):
+    """The engine failed, not the request."""
+
+
+class EngineClosedError(EngineError):
+    """The engine was closed, or this process was forked from the one that owns it."""
+
+
+class EngineDeadError(EngineError):
+    """The engine cannot go on; the requests in flight were ended with this error."""
+
+
+def _rounded_up(tokens: int, multiple: int = 256) -> int:
+    return -(-tokens // multiple) * multiple

@@ -1,0 +1,1 @@
+"""Tables of models and of what they say. pandas is imported inside functions only."""

@@ -1,0 +1,37 @@
+"""The models of this machine as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nbllm.session.loading import loaded_models
+from nbllm.store import list_models
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COLUMNS = (
+    "name",
+    "size_bytes",
+    "quantization",
+    "parameters",
+    "architecture",
+    "context_length",
+    "loaded",
+    "problem",
+    "path",
+)
+
+
+def models() -> pd.DataFrame:
+    """The models that `nbllm.load` takes by name: the bundled one, and those in the models folder.
+
+    One row a model, from a fast read of the files' metadata: name (str), size_bytes (int), quantization (str),
+    parameters (int, 0 if unknown), architecture (str), context_length (int, what it was trained for), loaded (bool,
+    in this process), problem (str, "" when it looks well), path (str).
+    """
+    import pandas as pd
+
+    loaded = {model.info.model.path for model in loaded_models()}
+    rows = [[getattr(info, column) for column in _COLUMNS] for info in list_models(loaded=loaded)]
+    return pd.DataFrame(rows, columns=list(_COLUMNS))

@@ -1,0 +1,50 @@
+"""A model as the engine wants it: one object that makes contexts, samplers and matchers for its GGUF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nbllm.core import SamplingParams
+from nbllm.errors import UnsupportedError
+from nbllm.llama.context import LlamaContext
+from nbllm.llama.guidance import Guide, Matcher
+from nbllm.llama.model import LlamaModel
+from nbllm.llama.sampler import Sampler
+
+
+class LlamaBackend(LlamaModel):
+    """A LlamaModel that makes what an engine needs.
+
+    Args:
+        threads: what contexts start with.
+        swa_full: keep whole sliding-window caches, so that any prefix can be reused.
+    """
+
+    def __init__(
+        self, path: str, *, gpu_layers: int = -1, use_mmap: bool = True, threads: int = 1, swa_full: bool = True
+    ) -> None:
+        super().__init__(path, gpu_layers=gpu_layers, use_mmap=use_mmap)
+        self._threads = threads
+        self._swa_full = swa_full
+        self._guide = Guide(self)
+        if not self.can_generate:
+            self.close()
+            raise UnsupportedError(f"{path} is an encoder, which cannot generate text; load a decoder model")
+
+    def make_context(self, *, kv_tokens: int, num_slots: int, unified: bool, kv_type: str) -> LlamaContext:
+        return LlamaContext(
+            self,
+            kv_tokens=kv_tokens,
+            num_slots=num_slots,
+            threads=self._threads,
+            unified=unified,
+            kv_type=kv_type,
+            swa_full=self._swa_full,
+        )
+
+    def make_sampler(self, params: SamplingParams, prompt_tail: Sequence[int], max_generated: int) -> Sampler:
+        return Sampler(self, params, prompt_tail, max_generated)
+
+    def make_matcher(self, grammar: str, limits: Any = None) -> Matcher:
+        return self._guide.matcher(grammar, limits)

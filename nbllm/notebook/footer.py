@@ -1,0 +1,69 @@
+"""The quiet line under an answer, and what the output's metadata records of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbllm.core import SamplingParams
+    from nbllm.session.response import Response
+
+_ENDINGS = {
+    "length": "cut short (length)",
+    "tool_calls": "tool calls",
+    "interrupted": "interrupted",
+    "timeout": "timeout",
+    "error": "error",
+}
+
+
+def quiet(text: str) -> str:
+    """One line of Markdown that does not draw attention; every character of `text` means itself."""
+    # In HTML's entities no parser of Markdown finds a mark-up of its own; a model's name may hold any character.
+    inert = "".join(char if char.isalnum() or char in " ,.()·…" else f"&#{ord(char)};" for char in text)
+    return f"<small><em>{inert}</em></small>"
+
+
+def usage_line(response: Response) -> str:
+    """Tokens, speed, and how the answer ended if not by itself."""
+    usage, timings = response.usage, response.timings
+    parts = []
+    if usage.prompt_tokens:
+        cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
+        parts.append(f"{usage.prompt_tokens:,} tokens in{cached}, {usage.completion_tokens:,} out")
+    else:
+        parts.append(f"{usage.completion_tokens:,} tokens out")
+    if timings.first_token_s:
+        parts.append(f"first after {timings.first_token_s:.2f} s")
+    if speed := timings.tokens_per_s(usage.completion_tokens):
+        parts.append(f"{speed:.0f} tokens a second")
+    if response.finish_reason != "stop":
+        parts.append(_ENDINGS[response.finish_reason])
+    return " · ".join(parts)
+
+
+def record(response: Response, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What a reader needs to ask for the same answer again, and what it cost."""
+    return {
+        "nbllm": {
+            "model": response.model,
+            "parameters": parameters,
+            "seed": response.seed,
+            "finish_reason": response.finish_reason,
+            "usage": asdict(response.usage),
+            "timings": {name: round(seconds, 4) for name, seconds in asdict(response.timings).items()},
+        }
+    }
+
+
+def parameters(
+    sampling: SamplingParams, defaults: SamplingParams, system: str | None, reproducible: bool
+) -> dict[str, Any]:
+    """The values that were in force, defaults included."""
+    effective = asdict(sampling.or_else(defaults))
+    for name in ("seed", "n", "logprobs", "top_logprobs", "logit_bias"):
+        del effective[name]
+    effective["stop"] = list(sampling.stop)
+    given = {name: value for name, value in effective.items() if value not in (None, [])}
+    return given | ({} if system is None else {"system": system}) | ({"reproducible": True} if reproducible else {})
