@@ -434,8 +434,16 @@ def toy_engine(
 
     backend = backend or ToyBackend(**options)
     pool = kv_tokens or context_length * max_sequences
-    plan = Plan(context_length, max_sequences, pool, "f16", store_bytes, "toy: bytes without a meaning")
-    return _ToyEngine(backend, _TOY_MODEL, plan, Driver(1, load_config().cores_file))
+    plan = Plan(
+        context_length=context_length,
+        max_sequences=max_sequences,
+        kv_tokens=pool,
+        kv_type="f16",
+        store_bytes=store_bytes,
+        fixed_tokens=context_length,
+        summary="toy: bytes without a meaning",
+    )
+    return _ToyEngine(backend, _TOY_MODEL, plan, Driver(load_config().cores_file), threads=1)
 
 
 _TOY_MODEL = ModelInfo(

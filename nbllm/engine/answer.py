@@ -39,12 +39,14 @@ class Answer:
     Attributes:
         index: which of the request's answers.
         splitter: takes the thinking apart from the answer; None when all text is answer.
+        trims_start: white space before the first word is dropped; a base model continues "Assistant:" with a space.
         is_stopped: a stop text has appeared.
     """
 
     index: int
     stop: StopStream
     splitter: ReasoningSplitter | None = None
+    trims_start: bool = False
     num_tokens: int = 0
     num_reasoning: int = 0
     _utf8: Utf8Stream = field(default_factory=Utf8Stream)
@@ -98,6 +100,9 @@ class Answer:
             split = self.splitter.push(text)
             self._reasoning.append(split.reasoning)
             text = split.content
+        if self.trims_start:
+            text = text.lstrip()
+            self.trims_start = not text
         self._text.append(self.stop.push(text))
 
     def _take_split_end(self) -> None:

@@ -48,29 +48,30 @@ class Driver:
     """Steps lanes in a thread that starts with the first of them.
 
     Args:
-        max_threads: cap on decode threads, None for all cores that the process may use.
         cores_file: the machine-wide lease table, None for its default place.
     """
 
-    def __init__(self, max_threads: int | None = None, cores_file: Path | None = None) -> None:
+    def __init__(self, cores_file: Path | None = None) -> None:
         self._condition = threading.Condition()
         self._lanes: list[Steppable] = []
         self._closing: list[tuple[Steppable, threading.Event]] = []
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
-        self._cores = _Cores(max_threads, cores_file)
-        self._tuners: dict[int, ThreadTuner] = {}
+        self._cores = _Cores(cores_file)
+        self._tuners: dict[Steppable, ThreadTuner] = {}
+        self._caps: dict[Steppable, int] = {}
 
     @property
     def threads(self) -> int:
         """Decode threads of the last step."""
         return self._cores.threads
 
-    def attach(self, lane: Steppable) -> None:
-        """Step the lane from now on."""
+    def attach(self, lane: Steppable, max_threads: int | None = None) -> None:
+        """Step the lane from now on, with at most `max_threads`; None for all cores that the process may use."""
         with self._condition:
             self._lanes.append(lane)
+            self._caps[lane] = max_threads or usable_cores()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="nbllm-decode", daemon=True)
                 self._thread.start()
@@ -131,8 +132,10 @@ class Driver:
         return [lane for lane in self._lanes if lane.has_work]
 
     def _step(self, lane: Steppable) -> None:
-        tuner = self._tuners.setdefault(id(lane), ThreadTuner(self._cores.granted))
-        tuner.limit(self._cores.granted)
+        cap = self._caps[lane]
+        granted = min(cap, self._cores.granted)
+        tuner = self._tuners.setdefault(lane, ThreadTuner(granted))
+        tuner.limit(granted)
         threads = tuner.threads
         try:
             report = lane.step(threads)
@@ -142,7 +145,7 @@ class Driver:
             return
         if report is not None:
             tuner.observe(threads, report.shape, report.duration_s)
-            self._cores.renew(report.duration_s, threads)
+            self._cores.renew(report.duration_s, threads, cap)
 
     def _close_detached(self) -> None:
         with self._condition:
@@ -156,31 +159,31 @@ class Driver:
         with self._condition:
             if lane in self._lanes:
                 self._lanes.remove(lane)
-        self._tuners.pop(id(lane), None)
+        self._tuners.pop(lane, None)
+        self._caps.pop(lane, None)
 
 
 class _Cores:
     """The cores that this process may use now: what the machine allows, and what the lease grants of it."""
 
-    def __init__(self, max_threads: int | None, cores_file: Path | None) -> None:
-        self._cap = max_threads
+    def __init__(self, cores_file: Path | None) -> None:
         self._lease = CoreLease(cores_file)
-        self._usable = self._allowed()
+        self._usable = usable_cores()
         self.granted = self._usable
         self.threads = self._usable
         self._renew_at = self._reread_at = 0.0
 
-    def renew(self, step_s: float, threads: int) -> None:
-        """Called after a step; most calls do nothing."""
+    def renew(self, step_s: float, threads: int, cap: int) -> None:
+        """Called after a step of a lane that may use `cap` cores; most calls do nothing."""
         self.threads = threads
         now = time.monotonic()
         if now < self._renew_at:
             return
         if now >= self._reread_at:
-            self._usable = self._allowed()
+            self._usable = usable_cores()
             self._reread_at = now + _REREAD_CORES_S
         self._renew_at = now + _RENEW_S
-        self.granted = self._lease.renew(self._usable, max(_LEAST_HOLD_S, 3 * step_s))
+        self.granted = self._lease.renew(min(self._usable, cap), max(_LEAST_HOLD_S, 3 * step_s))
 
     def release(self) -> None:
         if self._renew_at:
@@ -189,9 +192,6 @@ class _Cores:
 
     def close(self) -> None:
         self._lease.close()
-
-    def _allowed(self) -> int:
-        return max(1, min(usable_cores(), self._cap or usable_cores()))
 
 
 class _SwitchInterval:
@@ -216,11 +216,11 @@ _lock = threading.Lock()
 _drivers: list[Driver] = []
 
 
-def shared_driver(max_threads: int | None = None, cores_file: Path | None = None) -> Driver:
-    """This process's driver, made at the first call; the arguments count only then."""
+def shared_driver(cores_file: Path | None = None) -> Driver:
+    """This process's driver, made at the first call; the place of the table counts only then."""
     with _lock:
         if not _drivers:
-            _drivers.append(Driver(max_threads, cores_file))
+            _drivers.append(Driver(cores_file))
             atexit.register(_stop_all)
         return _drivers[0]
 

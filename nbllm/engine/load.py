@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from nbllm.config import Config
 from nbllm.core import ModelInfo
@@ -10,8 +12,15 @@ from nbllm.engine.driver import shared_driver
 from nbllm.engine.local import LocalEngine
 from nbllm.engine.machine import available_memory, usable_cores
 from nbllm.engine.plan import plan
-from nbllm.errors import ModelLoadError
+from nbllm.errors import ModelLoadError, ParameterError
 from nbllm.store.gguf import check_complete
+
+if TYPE_CHECKING:
+    from nbllm.llama.backend import LlamaBackend
+
+_MOST_THREADS = 512
+_MOST_LAYERS = 10_000
+_logger = logging.getLogger("nbllm.engine")
 
 
 def load_engine(
@@ -51,12 +60,44 @@ def load_engine(
 
     from nbllm.llama.backend import LlamaBackend
 
-    cores = min(usable_cores(), threads or config.threads or usable_cores())
+    _check_options(threads, gpu_layers, use_mmap=use_mmap, swa_full=swa_full)
+    threads = threads or config.threads
+    cores = min(usable_cores(), threads or usable_cores())
     backend = LlamaBackend(model.path, gpu_layers=gpu_layers, use_mmap=use_mmap, threads=cores, swa_full=swa_full)
     try:
-        driver = shared_driver(threads or config.threads, config.cores_file)
-        offloaded = min(backend.num_layers, gpu_layers if gpu_layers >= 0 else backend.num_layers)
-        return LocalEngine(backend, model, chosen, driver, gpu_layers=offloaded if backend.library.has_gpu else 0)
+        engine = LocalEngine(
+            backend,
+            model,
+            chosen,
+            shared_driver(config.cores_file),
+            gpu_layers=_offloaded(backend, gpu_layers),
+            threads=threads,
+        )
+        _logger.info("%s", engine.info.summary)
+        return engine
     except BaseException:
         backend.close()
         raise
+
+
+def _check_options(threads: object, gpu_layers: object, **switches: object) -> None:
+    if threads is not None and not _is_count(threads, 1, _MOST_THREADS):
+        raise ParameterError("threads", f"must be a whole number from 1 to {_MOST_THREADS}, not {threads!r}")
+    if not _is_count(gpu_layers, -1, _MOST_LAYERS):
+        raise ParameterError("gpu_layers", f"must be -1 (all) or a whole number of layers, not {gpu_layers!r}")
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise ParameterError(name, f"must be True or False, not {value!r}")
+
+
+def _is_count(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _offloaded(backend: LlamaBackend, asked: int) -> int:
+    """Layers that are on a GPU. A build without one has none, which is said if some were asked for."""
+    if not backend.library.has_gpu:
+        if asked > 0:
+            _logger.warning("gpu_layers=%d: this llama.cpp was built without GPU support, so all layers stay", asked)
+        return 0
+    return backend.num_layers if asked < 0 else min(asked, backend.num_layers)

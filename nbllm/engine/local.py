@@ -30,17 +30,15 @@ from nbllm.engine.driver import Driver
 from nbllm.engine.interface import EngineStats, OnChunk
 from nbllm.engine.jobs import EmbedJob, GenerateJob, Job, ScoreJob
 from nbllm.engine.lane import Lane, LaneTicket
-from nbllm.engine.plan import Plan
+from nbllm.engine.plan import FIXED_WIDTH, Plan
 from nbllm.engine.prompt import Prompt, Prompts
 from nbllm.engine.sequence import Sequence as Tokens
 from nbllm.engine.textstream import StopStream
-from nbllm.errors import ContextOverflowError, EngineClosedError, InvalidRequestError
+from nbllm.errors import ContextOverflowError, EngineClosedError, InvalidRequestError, UnsupportedError
 
 if TYPE_CHECKING:
     from nbllm.engine.backend import Matcher
 
-FIXED_WIDTH = 8
-"""Sequences of a step in the reproducible lane, always; a property of the text it makes, so not a setting."""
 FIXED_GRID = 32
 """Its prefill slices: short enough for a step, and as fast as longer ones on a CPU."""
 
@@ -52,6 +50,7 @@ class LocalEngine:
         backend: owned from here on.
         plan: the memory plan that was made for it.
         driver: steps this engine's lanes.
+        threads: most decode threads, None for all cores that the process may use.
     """
 
     def __init__(
@@ -62,12 +61,14 @@ class LocalEngine:
         driver: Driver,
         *,
         gpu_layers: int = 0,
+        threads: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend, self._plan, self._driver, self._clock = backend, plan, driver, clock
         self._prompts = Prompts(backend)
         self._recommended = backend.recommended_sampling()
         self._uids = itertools.count()
+        self._threads = threads
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._closed = False
@@ -90,8 +91,8 @@ class LocalEngine:
         """Take a request in; see `Engine.submit`."""
         self._check_usable()
         submitted = self._clock()
-        lane = self._lane_for(request)
         jobs = self._jobs(request, submitted)
+        lane = self._lane_for(request)
         deadline = None if request.timeout_s is None else submitted + request.timeout_s
         ticket = LaneTicket(lane, jobs, on_chunk, deadline)
         lane.submit(ticket)
@@ -144,7 +145,7 @@ class LocalEngine:
             return self._free
         with self._lock:
             if self._fixed is None:
-                self._fixed = self._make_lane(self._plan.context_length, FIXED_WIDTH, fixed=True)
+                self._fixed = self._make_lane(self._plan.fixed_tokens, FIXED_WIDTH, fixed=True)
             return self._fixed
 
     def _make_lane(self, kv_tokens: int, num_slots: int, *, fixed: bool) -> Lane:
@@ -161,7 +162,7 @@ class LocalEngine:
             grid=FIXED_GRID if fixed else None,
             shared=not fixed,
         )
-        self._driver.attach(lane)
+        self._driver.attach(lane, self._threads)
         return lane
 
     def _check_usable(self) -> None:
@@ -185,14 +186,13 @@ class LocalEngine:
     def _generate_jobs(self, request: GenerateRequest, submitted: float) -> tuple[Job, ...]:
         prompt = self._prompts.prepare(request)
         params = self._parameters(request)
-        if len(prompt.tokens) + (params.max_tokens != 0) > self._plan.context_length:
-            raise ContextOverflowError(len(prompt.tokens), self._plan.context_length)
+        limit = self._limit(request, len(prompt.tokens), params.max_tokens)
         self._backend.check_ids(list(params.logit_bias), "logit_bias")
         grammar = None if request.constraint is None else constraints.grammar(request.constraint)
         jobs: list[Job] = []
         for index in range(params.n):
             matcher = None if grammar is None else self._backend.make_matcher(grammar, constraints.parser_limits())
-            jobs.append(self._generate_job(request, prompt, params, index, matcher, submitted))
+            jobs.append(self._generate_job(request, prompt, params, index, matcher, limit, submitted))
         return tuple(jobs)
 
     def _generate_job(
@@ -202,25 +202,50 @@ class LocalEngine:
         params: SamplingParams,
         index: int,
         matcher: Matcher | None,
+        limit: int,
         submitted: float,
     ) -> GenerateJob:
         tokens = list(prompt.tokens)
         sequence = self._sequence(tokens, request.priority, len(tokens) - 1, reuses=request.cache_prompt)
         seeded = replace(params, seed=((params.seed or 0) + index) % (int(RANGES["seed"].high) + 1))
-        most = self._plan.context_length - len(tokens)
+        most = limit - len(tokens)
         generated = most if params.max_tokens is None else min(most, params.max_tokens)
         return GenerateJob(
             sequence,
-            Answer(index, StopStream((*params.stop, *prompt.stop)), self._splitter(request, prompt)),
+            Answer(
+                index,
+                StopStream((*params.stop, *prompt.stop)),
+                self._splitter(request, prompt),
+                trims_start=bool(prompt.stop),
+            ),
             seeded,
             vocabulary=self._backend,
             pieces=self._backend.pieces,
             sampler=self._backend.make_sampler(seeded, tokens, max(1, generated)),
             matcher=matcher,
-            limit=self._plan.context_length,
+            limit=limit,
             clocks=Clocks(submitted),
             one_at_a_time=request.reproducible,
         )
+
+    def _limit(self, request: GenerateRequest, num_prompt: int, max_tokens: int | None) -> int:
+        """Tokens that prompt and answer may have together.
+
+        Raises:
+            ContextOverflowError: they are fewer than the prompt needs.
+            UnsupportedError: only the reproducible lane's are.
+        """
+        needed = num_prompt + (max_tokens != 0)
+        if needed > self._plan.context_length:
+            raise ContextOverflowError(num_prompt, self._plan.context_length)
+        if not request.reproducible:
+            return self._plan.context_length
+        if needed > self._plan.fixed_tokens:
+            raise UnsupportedError(
+                f"reproducible=True holds {self._plan.fixed_tokens:,} tokens a sequence in this machine's memory and "
+                f"this prompt needs {needed:,}: shorten it, or leave reproducible out"
+            )
+        return self._plan.fixed_tokens
 
     def _parameters(self, request: GenerateRequest) -> SamplingParams:
         params = resolved(request.sampling, self._recommended)

@@ -15,6 +15,9 @@ _MULTIPLE = 256  # llama.cpp rounds the cells up to it
 _UNKNOWN_KV_BYTES = 128 * 1024  # a token of an 8B model, for a file that does not say
 _STEP_TOKENS = 512
 _MIB, _GIB = 2**20, 2**30
+FIXED_WIDTH = 8
+"""Sequences of a step in the reproducible lane, always; a property of the text it makes, so not a setting."""
+_MOST_FIXED, _LEAST_FIXED = 4096, 512
 _LEAST_STORE, _STORE_SHARE = 256 * _MIB, 8
 
 
@@ -28,6 +31,7 @@ class Plan:
         kv_tokens: cells of the pool they share.
         kv_type: "f16" or "q8_0".
         store_bytes: host memory for idle prefixes.
+        fixed_tokens: that each of the reproducible lane's `FIXED_WIDTH` sequences may have; 0 when it does not fit.
         summary: one line for a person.
     """
 
@@ -36,6 +40,7 @@ class Plan:
     kv_tokens: int
     kv_type: str
     store_bytes: int
+    fixed_tokens: int
     summary: str
 
 
@@ -142,7 +147,15 @@ def _made(memory: _Memory, length: int, pool: int, kind: str, max_sequences: int
         f"{memory.model.name}: context {length:,}{note}, {max_sequences} sequences in {pool:,} tokens of {kind} KV "
         f"({_size(kv_bytes)}), {_size(memory.free)} of memory free"
     )
-    return Plan(length, max_sequences, pool, kind, min(store, left // 2, memory.free // _STORE_SHARE), summary)
+    store = min(store, left // 2, memory.free // _STORE_SHARE)
+    return Plan(length, max_sequences, pool, kind, store, _fixed_tokens(memory, left - store, length, kind), summary)
+
+
+def _fixed_tokens(memory: _Memory, left: int, length: int, kind: str) -> int:
+    """The reproducible lane is made when it is first asked for, of what the pool and the store leave."""
+    fitting = left // (FIXED_WIDTH * max(1, memory.kv_bytes(_MULTIPLE, kind))) * _MULTIPLE
+    tokens = min(_rounded(length), _MOST_FIXED, fitting)
+    return min(tokens, length) if tokens >= _LEAST_FIXED or tokens >= length else 0
 
 
 def _refusal(

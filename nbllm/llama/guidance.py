@@ -57,10 +57,17 @@ class Matcher:
         return bool(self._matcher.validate_tokens([token]) == 1)
 
     def mask(self, logits: NDArray[np.float32]) -> None:
-        """Write -inf over every token that may not come next."""
+        """Write -inf over every token that may not come next.
+
+        Raises:
+            ConstraintError: the grammar got beyond llguidance's limits here.
+        """
         import numpy as np
 
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        if self._matcher.is_error():
+            problem = _first_line(self._matcher.get_error())
+            raise ConstraintError(f"the constraint became too complex to go on with ({problem}); simplify it")
         allowed = np.unpackbits(self._bits.view(np.uint8), count=self._size, bitorder="little")
         logits[allowed == 0] = -np.inf
 

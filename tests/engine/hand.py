@@ -46,7 +46,7 @@ class _HandDriver:
     def __init__(self) -> None:
         self.lanes: list[Lane] = []
 
-    def attach(self, lane: Lane) -> None:
+    def attach(self, lane: Lane, max_threads: int | None = None) -> None:
         self.lanes.append(lane)
 
     def wake(self) -> None:
@@ -69,7 +69,15 @@ class Hand:
 
     def __post_init__(self) -> None:
         pool = self.kv_tokens or self.context_length * self.max_sequences
-        plan = Plan(self.context_length, self.max_sequences, pool, "f16", self.store_bytes, "toy")
+        plan = Plan(
+            context_length=self.context_length,
+            max_sequences=self.max_sequences,
+            kv_tokens=pool,
+            kv_type="f16",
+            store_bytes=self.store_bytes,
+            fixed_tokens=self.context_length,
+            summary="toy",
+        )
         self._driver = _HandDriver()
         model = ModelInfo(name="toy", path="toy.gguf", size_bytes=0)
         driver = cast("Driver", self._driver)

@@ -58,7 +58,7 @@ class _Lane:
 
 @pytest.fixture
 def driver(tmp_path: Path) -> Iterator[Driver]:
-    made = Driver(2, tmp_path / "cores")
+    made = Driver(tmp_path / "cores")
     yield made
     made.stop()
 

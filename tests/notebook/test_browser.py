@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from tests.notebook.kernel import ROOT, environment
 
@@ -45,26 +46,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def lab_url(folder: Path, smollm2_path: Path) -> Iterator[str]:
-    """JupyterLab on a free port, which it says itself in its runtime file once it listens."""
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0"]
-    command += [f"--IdentityProvider.token={TOKEN}", "--LabApp.news_url=", "--LabApp.check_for_updates_class="]
-    server = subprocess.Popen(
-        [*command[:-2], "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={folder}", command[-3]],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stderr is not None
-    try:
-        for line in server.stderr:
-            if "is running at" in line:
-                break
-        url = next(part for line in server.stderr for part in line.split() if part.startswith("http://"))
-        yield url.partition("/lab")[0].partition("/?")[0]
-    finally:
-        server.terminate()
-        server.communicate(timeout=30)
+    """JupyterLab on a port that is free, as it says itself once it listens."""
+    options = {"port": "0", "ip": "127.0.0.1", "root_dir": str(folder), "open_browser": "False", "allow_root": "True"}
+    command = [sys.executable, "-m", "jupyterlab", f"--IdentityProvider.token={TOKEN}"]
+    command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        log = server.stderr
+        url = next((found[0] for line in log if (found := re.search(r"http://[\d.]+:\d+", line))), None)
+        # A pipe that nobody reads fills up, and then the server waits.
+        reader = threading.Thread(target=lambda: list(log))
+        reader.start()
+        try:
+            assert url is not None, "JupyterLab did not start"
+            yield url
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+            reader.join()
 
 
 @pytest.fixture
@@ -77,19 +76,22 @@ def page(chromium_path: str) -> Iterator[Page]:
         browser.close()
 
 
-def run_cells(page: Page, count: int) -> None:
-    page.locator(".jp-Notebook .jp-Cell").first.click()
-    for _ in range(count):
-        page.keyboard.press("Shift+Enter")
-
-
-def test_cell_streams_a_rendered_answer_that_cannot_attack(
-    page: Page, lab_url: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    page.goto(f"{lab_url}/lab/tree/01-chat.ipynb?token={TOKEN}")
+def run_cells(page: Page, count: int) -> Locator:
+    """Run the first cells, each when the one before it is done: keys that come faster may run in another order."""
     cells = page.locator(".jp-Notebook .jp-Cell")
+    cells.first.click()
+    for index in range(count):
+        page.keyboard.press("Shift+Enter")
+        prompt = cells.nth(index).locator(".jp-InputPrompt")
+        if "jp-CodeCell" in (cells.nth(index).get_attribute("class") or ""):
+            expect(prompt).to_have_text(re.compile(r"\[\d+\]:"), timeout=TIMEOUT_MS)
+    return cells
+
+
+def test_cell_streams_a_rendered_answer_that_cannot_attack(page: Page, lab_url: str, tmp_path: Path) -> None:
+    page.goto(f"{lab_url}/lab/tree/01-chat.ipynb?token={TOKEN}")
     expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible(timeout=TIMEOUT_MS)
-    run_cells(page, 5)
+    cells = run_cells(page, 5)
     answer = cells.nth(3).locator(".jp-OutputArea-output")
     expect(answer.locator("small").first).to_be_visible(timeout=TIMEOUT_MS)
     expect(answer).to_contain_text("The capital of France is Paris.")
