@@ -8,6 +8,7 @@ the text. `ScriptedEngine` stands in the engine's place: it says what a test enq
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -416,7 +417,8 @@ class _ToyEngine(LocalEngine):
 
     def close(self) -> None:
         super().close()
-        self._driver.stop()
+        if os.getpid() == self._pid:  # in a forked child the thread is not there, and what it locked stays locked
+            self._driver.stop()
 
 
 def toy_engine(

@@ -31,6 +31,8 @@ class StepLike(Protocol):
     def shape(self) -> tuple[int, int]: ...
     @property
     def duration_s(self) -> float: ...
+    @property
+    def is_decode(self) -> bool: ...
 
 
 class Steppable(Protocol):
@@ -144,7 +146,8 @@ class Driver:
             self._forget(lane)
             return
         if report is not None:
-            tuner.observe(threads, report.shape, report.duration_s)
+            if report.is_decode:  # prefill comes in too many shapes to be compared
+                tuner.observe(threads, report.shape, report.duration_s)
             self._cores.renew(report.duration_s, threads, cap)
 
     def _close_detached(self) -> None:

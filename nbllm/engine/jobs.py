@@ -90,7 +90,7 @@ class GenerateJob:
         token = self._choose(context, row)
         self.clocks.first_token = self.clocks.first_token or now
         self.clocks.last_token = now
-        if self._vocabulary.is_end(token) and self._may_end:
+        if self._vocabulary.is_end(token) and not self._owes_an_answer:
             return "stop"
         return self._take(token, logprob) or self._take_forced()
 
@@ -115,8 +115,9 @@ class GenerateJob:
         return None if self.answer.in_reasoning else self._matcher
 
     @property
-    def _may_end(self) -> bool:
-        return self._constraint is not None or self._matcher is None or not self.answer.in_reasoning
+    def _owes_an_answer(self) -> bool:
+        """It is still thinking before an answer whose shape was promised."""
+        return self._matcher is not None and self.answer.in_reasoning
 
     def _choose(self, context: Context, row: int) -> int:
         """Sample; under a constraint try the free choice first, since a mask costs half a millisecond.

@@ -36,10 +36,14 @@ _PAD_TOKEN = 0
 
 
 class StepReport(NamedTuple):
-    """What a step was: its shape, for comparing durations, and how long it took."""
+    """What a step was: sequences that decoded and prompt tokens beside them, and how long it took."""
 
     shape: tuple[int, int]
     duration_s: float
+
+    @property
+    def is_decode(self) -> bool:
+        return self.shape[1] == 0
 
 
 @dataclass(eq=False, slots=True)
@@ -328,13 +332,11 @@ class Lane:
     # ---- one step
 
     def _schedule(self) -> Batch:
-        running = self._scheduler.running
-        decoding = [sequence for sequence in running if not sequence.is_prefilling]
-        extra = sum(sequence.num_pending for sequence in decoding)
-        while (victim := self._scheduler.overflowing(extra)) is not None:
+        while (victim := self._scheduler.overflowing()) is not None:
             self._move_out(victim)
+        decoding = self._scheduler.decoding
         budget = self._pace.budget(len(decoding))
-        free = self._context.pool_capacity - self._slots.cells - extra
+        free = self._context.pool_capacity - self._slots.cells - sum(one.num_pending for one in decoding)
         return self._scheduler.schedule(max(1, min(budget, free)), self._context.max_batch)
 
     def _decode(self, batch: Batch, rows: list[Row]) -> StepStatus:

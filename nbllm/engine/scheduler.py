@@ -166,9 +166,15 @@ class Scheduler:
 
     # ---- the next step
 
-    def overflowing(self, extra: int) -> Sequence | None:
-        """Whom to move out so that `extra` more cells fit; None when they do, or when only one sequence runs."""
-        if self._slots.cells + extra <= self._capacity or len(self._running) < 2:
+    @property
+    def decoding(self) -> list[Sequence]:
+        """The running sequences that a step takes on by what they generated last."""
+        return [sequence for sequence in self._running if sequence.num_pending and not sequence.is_prefilling]
+
+    def overflowing(self) -> Sequence | None:
+        """Whom to move out so that every decoding sequence can go on; None when all can, or when only one runs."""
+        coming = sum(sequence.num_pending for sequence in self.decoding)
+        if self._slots.cells + coming <= self._capacity or len(self._running) < 2:
             return None
         return self._youngest_batch() or self._running[-1]
 
@@ -186,7 +192,7 @@ class Scheduler:
             budget: prefill tokens that keep the step short.
             max_tokens: what a batch can hold at all.
         """
-        decoding = [sequence for sequence in self._running if sequence.num_pending and not sequence.is_prefilling]
+        decoding = self.decoding
         prefilling = sorted(
             (sequence for sequence in self._running if sequence.is_prefilling),
             key=lambda sequence: sequence.priority == "batch",

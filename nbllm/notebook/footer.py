@@ -35,7 +35,7 @@ def usage_line(response: Response) -> str:
     else:
         parts.append(f"{usage.completion_tokens:,} tokens out")
     if timings.first_token_s:
-        parts.append(f"first after {timings.first_token_s:.2f} s")
+        parts.append(f"first token after {timings.first_token_s:.2f} s")
     if speed := timings.tokens_per_s(usage.completion_tokens):
         parts.append(f"{speed:.0f} tokens a second")
     if response.finish_reason != "stop":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -155,7 +155,7 @@ class Model:
         """
         if on_error not in ("raise", "keep"):
             raise ParameterError("on_error", f"must be 'raise' or 'keep', not {on_error!r}")
-        if isinstance(prompts, str):
+        if isinstance(prompts, str) or not isinstance(prompts, Iterable):
             raise ParameterError("prompts", "must be a list of prompts; for a single one use chat")
         sorted_options = Options.of(options)
         if sorted_options.sampling.n != 1:
@@ -171,7 +171,7 @@ class Model:
         """
         import numpy as np
 
-        wanted = (texts,) if isinstance(texts, str) else tuple(texts)
+        wanted = (texts,) if isinstance(texts, str) or not isinstance(texts, Iterable) else tuple(texts)
         if not all(isinstance(text, str) for text in wanted):
             raise ParameterError("texts", "must be a string or a list of strings")
         rows = np.zeros((len(wanted), self.info.model.embedding_length or self._embedding_length()), np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -48,6 +48,8 @@ class Options:
             if not isinstance(value, bool):
                 raise ParameterError(name, f"must be True or False, not {value!r}")
         template_options = rest.pop("template_options", None) or {}
+        if not isinstance(template_options, Mapping):
+            raise ParameterError("template_options", f"must map names to values, not {template_options!r}")
         _refuse_unknown(rest)
         sampling = SamplingParams.from_options(rest)
         return cls(sampling, constraint, system, timeout_s, reproducible, cache_prompt, template_options)
@@ -58,7 +60,7 @@ class Options:
     def completion(self, prompt: str | Sequence[int], priority: Priority = "interactive") -> GenerateRequest:
         if isinstance(prompt, str):
             return GenerateRequest(text=prompt, **self._common(priority))
-        return GenerateRequest(tokens=tuple(prompt), **self._common(priority))
+        return GenerateRequest(tokens=_token_ids(prompt), **self._common(priority))
 
     def _common(self, priority: Priority) -> dict[str, Any]:
         return {
@@ -70,6 +72,16 @@ class Options:
             "timeout_s": self.timeout_s,
             "template_options": self.template_options,
         }
+
+
+def _token_ids(prompt: object) -> tuple[int, ...]:
+    if not isinstance(prompt, Iterable) or isinstance(prompt, bytes | Mapping):
+        raise ParameterError("prompt", f"must be a string or a list of token ids, not {type(prompt).__name__}")
+    ids = tuple(prompt)
+    for token in ids:
+        if not hasattr(token, "__index__") or isinstance(token, bool):
+            raise ParameterError("prompt", f"{token!r} is not a token id")
+    return tuple(map(int, ids))
 
 
 def _refuse_unknown(rest: Mapping[str, Any]) -> None:

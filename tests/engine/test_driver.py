@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from nbllm.engine.driver import Driver, shared_driver
+from tests.forked import succeeds_in_child
 
 _WAIT_S = 20.0
 
@@ -19,6 +20,7 @@ _WAIT_S = 20.0
 class _Report(NamedTuple):
     shape: tuple[int, int] = (1, 0)
     duration_s: float = 0.001
+    is_decode: bool = True
 
 
 class _Lane:
@@ -134,7 +136,8 @@ def test_shared_driver_is_one_a_process() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_forked_child_gets_a_driver_of_its_own() -> None:
     mine = shared_driver()
-    child = os.fork()
-    if not child:
-        os._exit(0 if shared_driver() is not mine else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def compare() -> None:
+        assert shared_driver() is not mine
+
+    assert succeeds_in_child(compare)

@@ -22,6 +22,7 @@ from nbllm.errors import (
     ParameterError,
 )
 from nbllm.testing import EOS, IM_END, ScriptedEngine, ToyBackend, toy_engine
+from tests.forked import succeeds_in_child
 
 _NO_END = {IM_END: -100.0, EOS: -100.0}
 
@@ -189,15 +190,12 @@ def test_engine_that_failed_says_so_from_then_on(caplog: pytest.LogCaptureFixtur
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_forked_child_is_told_that_the_engine_is_not_its_own(engine: LocalEngine) -> None:
-    child = os.fork()
-    if not child:
-        try:
+    def use() -> None:
+        with pytest.raises(EngineClosedError, match="forked"):
             engine.submit(_request(), lambda chunk: None)
-        except EngineClosedError:
-            engine.close()
-            os._exit(0)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        engine.close()
+
+    assert succeeds_in_child(use)
     assert _text(engine, _request())
 
 

@@ -184,11 +184,15 @@ def test_overflow_moves_out_rows_before_persons() -> None:
     person, row = table.add([1] * 40), table.add([2] * 40, "batch")
     table.admit()
     table.step(80)
-    assert table.scheduler.overflowing(20) is None
-    assert table.scheduler.overflowing(21) is row
+    person.tokens += [5] * 10
+    row.tokens += [5] * 10
+    assert table.scheduler.overflowing() is None
+    row.tokens.append(5)
+    assert table.scheduler.overflowing() is row
     table.slots.release(row)
     table.scheduler.remove(row)
-    assert table.scheduler.overflowing(200) is None, "the only one is never moved out"
+    person.tokens += [5] * 5
+    assert table.scheduler.overflowing() is None, "the only one is never moved out"
     assert table.scheduler.running == (person,)
 
 

@@ -19,7 +19,7 @@ from tests.notebook.kernel import ROOT, environment
 pytestmark = [pytest.mark.model, pytest.mark.browser]
 
 TOKEN = "for-this-test-only"
-TIMEOUT_MS = 60_000
+TIMEOUT_MS = 40_000
 ATTACK = """\
 from nbllm.notebook.display import answer_view
 from nbllm.core import Chunk
@@ -76,27 +76,24 @@ def page(chromium_path: str) -> Iterator[Page]:
         browser.close()
 
 
-def run_cells(page: Page, count: int) -> Locator:
-    """Run the first cells, each when the one before it is done: keys that come faster may run in another order."""
-    cells = page.locator(".jp-Notebook .jp-Cell")
-    cells.first.click()
-    for index in range(count):
-        page.keyboard.press("Shift+Enter")
-        prompt = cells.nth(index).locator(".jp-InputPrompt")
-        if "jp-CodeCell" in (cells.nth(index).get_attribute("class") or ""):
-            expect(prompt).to_have_text(re.compile(r"\[\d+\]:"), timeout=TIMEOUT_MS)
-    return cells
+def run(cell: Locator) -> Locator:
+    """Run a code cell to its end, and give its outputs."""
+    cell.locator(".cm-content").click()
+    cell.page.keyboard.press("Shift+Enter")
+    expect(cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]:"), timeout=TIMEOUT_MS)
+    return cell.locator(".jp-OutputArea-output")
 
 
 def test_cell_streams_a_rendered_answer_that_cannot_attack(page: Page, lab_url: str, tmp_path: Path) -> None:
     page.goto(f"{lab_url}/lab/tree/01-chat.ipynb?token={TOKEN}")
-    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible(timeout=TIMEOUT_MS)
-    cells = run_cells(page, 5)
-    answer = cells.nth(3).locator(".jp-OutputArea-output")
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=TIMEOUT_MS)
+    cells = page.locator(".jp-Notebook .jp-Cell")
+    run(cells.nth(1))
+    answer = run(cells.nth(3))
     expect(answer.locator("small").first).to_be_visible(timeout=TIMEOUT_MS)
     expect(answer).to_contain_text("The capital of France is Paris.")
     expect(answer.locator("small")).to_have_count(2)
-    attacked = cells.nth(4).locator(".jp-OutputArea-output")
+    attacked = run(cells.nth(4))
     expect(attacked.locator("strong")).to_have_text("end")
     assert attacked.locator("img, script").count() == 0
     assert page.evaluate("window.attacked") is None

@@ -117,7 +117,7 @@ def test_plain_text_has_no_control_characters(view: LiveAnswer, recorder: Record
 
 def test_usage_line_says_what_it_cost() -> None:
     line = usage_line(response("Hi"))
-    assert line == "1,200 tokens in (800 cached), 21 out · first after 0.25 s · 40 tokens a second"
+    assert line == "1,200 tokens in (800 cached), 21 out · first token after 0.25 s · 40 tokens a second"
 
 
 @pytest.mark.parametrize("reason", ["length", "interrupted", "timeout"])
@@ -140,7 +140,7 @@ def test_terminal_gets_the_deltas_without_control_characters(capsys: pytest.Capt
     view.finish(response("one two three"), {})
     assert capsys.readouterr().out == (
         "loading toy …\none[2J two three\n\n"
-        "1,200 tokens in (800 cached), 21 out · first after 0.25 s · 40 tokens a second\ntoy: loaded\n"
+        "1,200 tokens in (800 cached), 21 out · first token after 0.25 s · 40 tokens a second\ntoy: loaded\n"
     )
 
 

@@ -103,6 +103,15 @@ def test_interrupted_answer_is_part_of_the_conversation(kernel: Kernel) -> None:
     assert ran.record["usage"]["prompt_tokens"] > partial + 40
 
 
+def test_cell_takes_the_model_that_was_loaded_with_options(kernel: Kernel) -> None:
+    kernel.run("import nbllm\nsmall = nbllm.load('smollm2', context_length=512)")
+    try:
+        ran = kernel.run("%chat --no-history " + "many words " * 300)
+        assert "the context holds 512" in ran.contents("error")[0]["evalue"]
+    finally:
+        kernel.run("small.close()")
+
+
 @pytest.mark.parametrize(
     ("cell", "says"),
     [
