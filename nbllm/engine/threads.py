@@ -28,6 +28,8 @@ HOPELESS_GROWTH = 2.5
 """A count whose fastest step is slower than the baseline by this factor rules out lower ones: no cliff is higher."""
 MAX_TRIAL_STEPS = 24
 """Length of a trial in which no shape came often enough to be judged."""
+CLEAR_GROWTH = 1.15
+"""A count whose fastest step is slower than the baseline by this factor need not be tried again soon."""
 
 GAIN = 0.94
 """A count is better if its steps take less than this part of the other's; noise must not pass for a gain."""
@@ -197,7 +199,7 @@ class ThreadTuner:
 
     def _stay(self, trial: _Trial) -> None:
         self._recent.clear()  # the next comparison is with steps that were made after this trial
-        self._patience_s *= 2
+        self._patience_s *= 4 if trial.growth > CLEAR_GROWTH else 2
         if not self._searching:
             self._rest()
         elif trial.threads > self._settled:

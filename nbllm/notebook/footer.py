@@ -37,7 +37,7 @@ def usage_line(response: Response) -> str:
     if timings.first_token_s:
         parts.append(f"first token after {timings.first_token_s:.2f} s")
     if speed := timings.tokens_per_s(usage.completion_tokens):
-        parts.append(f"{speed:.0f} tokens a second")
+        parts.append(f"{speed:.{0 if speed >= 10 else 1}f} tokens a second")
     if response.finish_reason != "stop":
         parts.append(_ENDINGS[response.finish_reason])
     return " · ".join(parts)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from nbllm.core import Chunk, Message
 from nbllm.errors import InvalidRequestError, ParameterError
 from nbllm.session.requests import Prompt
+from nbllm.session.requests import message as as_message
 from nbllm.session.requests import messages as as_messages
 from nbllm.session.response import Collector, Response
 
@@ -125,11 +126,11 @@ class Conversation:
             InvalidRequestError: a line is not a message; it is named, and nothing is changed.
         """
         turns: list[Message] = []
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="surrogatepass").splitlines(), 1):
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="surrogatepass").split("\n"), 1):
             if not line.strip():
                 continue
             try:
-                turns += as_messages([json.loads(line)])
+                turns.append(as_message(json.loads(line)))
             except ValueError as error:
                 raise InvalidRequestError(f"{path}, line {number}: not a message ({error})") from error
         return cls(model, name=name, history=turns)

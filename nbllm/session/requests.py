@@ -126,9 +126,9 @@ def messages(prompt: Prompt) -> tuple[Message, ...]:
     if isinstance(prompt, str):
         turns: tuple[Message, ...] = (Message("user", prompt),)
     elif isinstance(prompt, Message | Mapping):
-        turns = (_message(prompt),)
+        turns = (message(prompt),)
     elif isinstance(prompt, Sequence) and not isinstance(prompt, bytes | bytearray):
-        turns = tuple(_message(turn) for turn in cast("Sequence[Message | Mapping[str, Any]]", prompt))
+        turns = tuple(message(turn) for turn in cast("Sequence[Message | Mapping[str, Any]]", prompt))
     else:
         raise ParameterError("prompt", f"must be a string or a list of messages, not {type(prompt).__name__}")
     if not any(turn.content.strip() for turn in turns):
@@ -136,7 +136,8 @@ def messages(prompt: Prompt) -> tuple[Message, ...]:
     return turns
 
 
-def _message(turn: Message | Mapping[str, Any]) -> Message:
+def message(turn: Message | Mapping[str, Any]) -> Message:
+    """One turn; it may be empty. Raises ParameterError when it is no message."""
     if isinstance(turn, Message):
         return turn
     if not isinstance(turn, Mapping):

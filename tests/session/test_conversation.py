@@ -1,0 +1,118 @@
+"""Conversations, over an engine with a script."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nbllm.core import GenerateRequest, Message
+from nbllm.errors import EngineDeadError, InvalidRequestError, ParameterError
+from nbllm.session.conversation import Conversation
+from nbllm.session.model import Model
+from nbllm.testing import ScriptedEngine
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def talk(engine: ScriptedEngine) -> Conversation:
+    return Model(engine).conversation(system="Be brief.")
+
+
+def _last(engine: ScriptedEngine) -> GenerateRequest:
+    request = engine.requests[-1]
+    assert isinstance(request, GenerateRequest)
+    return request
+
+
+def test_each_question_carries_the_turns_before(engine: ScriptedEngine, talk: Conversation) -> None:
+    engine.enqueue("Hello.")
+    engine.enqueue("Good.")
+    assert talk.send("Hi").text == "Hello."
+    talk.send("How are you?")
+    asked = [turn.content for turn in _last(engine).messages or ()]
+    assert asked == ["Be brief.", "Hi", "Hello.", "How are you?"]
+    assert (_last(engine).messages or ())[2].tokens == tuple(b"Hello.")
+    assert [turn.content for turn in talk.history] == [*asked, "Good."]
+
+
+def test_refused_question_leaves_the_history_as_it_was(engine: ScriptedEngine, talk: Conversation) -> None:
+    engine.enqueue(InvalidRequestError("no"))
+    with pytest.raises(InvalidRequestError):
+        talk.send("Hi")
+    assert len(talk) == 1
+
+
+def test_answer_that_failed_half_way_is_kept(engine: ScriptedEngine, talk: Conversation) -> None:
+    engine.enqueue(["Hel", EngineDeadError("gone")])
+    with pytest.raises(EngineDeadError):
+        talk.send("Hi")
+    assert [turn.content for turn in talk.history] == ["Be brief.", "Hi", "Hel"]
+
+
+def test_stream_that_is_left_early_keeps_what_came(engine: ScriptedEngine, talk: Conversation) -> None:
+    engine.enqueue(["Hel", "lo"], until_cancelled=True)
+    pieces = talk.stream("Hi")
+    assert next(pieces).text == "Hel"
+    pieces.close()  # type: ignore[attr-defined]
+    assert talk.history[-1].content == "Hel"
+    assert engine.tickets[-1].is_done
+
+
+def test_fork_goes_its_own_way(engine: ScriptedEngine, talk: Conversation) -> None:
+    engine.enqueue("one")
+    other = talk.fork("other")
+    other.send("Hi")
+    assert (len(talk), len(other)) == (1, 3)
+    assert "other" in repr(other)
+
+
+def test_undo_forgets_the_last_question_and_its_answer(engine: ScriptedEngine, talk: Conversation) -> None:
+    engine.enqueue("one")
+    engine.enqueue("two")
+    talk.send("a")
+    talk.send("b")
+    talk.undo()
+    assert [turn.content for turn in talk.history] == ["Be brief.", "a", "one"]
+    talk.undo()
+    talk.undo()
+    assert [turn.content for turn in talk.history] == ["Be brief."]
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path, talk: Conversation) -> None:
+    turns = [
+        Message("user", "line\none, a \u2028 separator and half a pair \ud83d"),
+        Message("assistant", "ja, grüß Gott 🙂", reasoning="hm"),
+        Message("user", "again", name="Ada"),
+    ]
+    full = Conversation(talk.model, system="Be brief.", history=turns)
+    path = full.save(tmp_path / "talk.jsonl")
+    loaded = Conversation.load(path, talk.model)
+    assert loaded.history == full.history
+    assert loaded.history[2].reasoning == "hm"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"role": "wizard", "content": "x"}', '{"content": "x"}', "5"])
+def test_damaged_line_is_named(tmp_path: Path, talk: Conversation, line: str) -> None:
+    path = tmp_path / "talk.jsonl"
+    path.write_text(json.dumps({"role": "user", "content": "fine"}) + "\n" + line + "\n", encoding="utf-8")
+    with pytest.raises(InvalidRequestError, match="line 2") as refusal:
+        Conversation.load(path, talk.model)
+    assert "\n" not in str(refusal.value)
+
+
+def test_empty_answers_can_be_loaded_again(tmp_path: Path, talk: Conversation) -> None:
+    turns = [Message("user", "say nothing"), Message("assistant", "")]
+    path = Conversation(talk.model, history=turns).save(tmp_path / "talk.jsonl")
+    assert Conversation.load(path, talk.model).history == tuple(turns)
+
+
+def test_question_must_be_a_text(talk: Conversation) -> None:
+    with pytest.raises(ParameterError, match="prompt"):
+        talk.send(["a"])  # type: ignore[arg-type]
