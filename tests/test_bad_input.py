@@ -50,7 +50,9 @@ _REQUESTS = [
     pytest.param(lambda m: m.complete("\udc00"), InvalidRequestError, "surrogate", id="lone surrogate in raw text"),
     pytest.param(lambda m: m.embed(["\udc00"]), InvalidRequestError, "surrogate", id="lone surrogate to embed"),
     pytest.param(_chat("word " * 3000), ContextOverflowError, "tokens", id="prompt over the context"),
-    pytest.param(lambda m: m.embed("word " * 3000), ContextOverflowError, "tokens", id="text to embed over the context"),
+    pytest.param(
+        lambda m: m.embed("word " * 3000), ContextOverflowError, "tokens", id="text to embed over the context"
+    ),
     pytest.param(lambda m: m.score("word " * 3000, "x"), ContextOverflowError, "tokens", id="score over the context"),
     pytest.param(_chat(temperature=-1), ParameterError, "temperature", id="negative temperature"),
     pytest.param(_chat(temperature=float("nan")), ParameterError, "temperature", id="not a number"),
@@ -70,7 +72,9 @@ _REQUESTS = [
     pytest.param(_chat(reproducible="yes"), ParameterError, "reproducible", id="flag of a wrong type"),
     pytest.param(_chat(template_options="x"), ParameterError, "template_options", id="template options as text"),
     pytest.param(_chat(system=5), ParameterError, "system", id="system of a wrong type"),
-    pytest.param(_chat([Message("system", "a"), Message("user", "b")], system="c"), ParameterError, "system", id="two systems"),
+    pytest.param(
+        _chat([Message("system", "a"), Message("user", "b")], system="c"), ParameterError, "system", id="two systems"
+    ),
     pytest.param(_chat(response_format=_OPEN_OBJECT), ConstraintError, "Schema", id="broken pattern in a schema"),
     pytest.param(_chat(response_format=_CYCLE), ConstraintError, "Schema", id="reference to nothing"),
     pytest.param(_chat(response_format="xml"), ConstraintError, "xml", id="unknown format"),
@@ -93,7 +97,9 @@ _REQUESTS = [
     pytest.param(lambda m: m.chat_many(5), ParameterError, "prompts", id="a number for chat_many"),
     pytest.param(lambda m: m.chat_many(["a"], n=2), ParameterError, "n", id="n for chat_many"),
     pytest.param(lambda m: m.chat_many(["a"], on_error="ignore"), ParameterError, "on_error", id="unknown on_error"),
-    pytest.param(lambda m: m.chat_many(["a", ""], max_tokens=1), InvalidRequestError, "empty", id="one of many is empty"),
+    pytest.param(
+        lambda m: m.chat_many(["a", ""], max_tokens=1), InvalidRequestError, "empty", id="one of many is empty"
+    ),
     pytest.param(lambda m: m.embed([5]), ParameterError, "texts", id="a number to embed"),
     pytest.param(lambda m: m.embed(5), ParameterError, "texts", id="only a number to embed"),
     pytest.param(lambda m: m.score("a", ""), InvalidRequestError, "continuation", id="nothing to score"),

@@ -6,9 +6,12 @@ import queue
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nbllm.core import Chunk, EngineInfo, GenerateRequest, RenderedPrompt, Request
+
+if TYPE_CHECKING:
+    import asyncio
 
 OnChunk = Callable[[Chunk], None]
 
@@ -98,7 +101,7 @@ async def aiter_chunks(engine: Engine, request: Request) -> AsyncIterator[Chunk]
     def hand_over(chunk: Chunk) -> None:
         loop.call_soon_threadsafe(inbox.put_nowait, chunk)
 
-    ticket = await loop.run_in_executor(None, engine.submit, request, hand_over)
+    ticket = await _submitted(loop.run_in_executor(None, engine.submit, request, hand_over))
     remaining = num_answers(request)
     try:
         while remaining:
@@ -107,6 +110,22 @@ async def aiter_chunks(engine: Engine, request: Request) -> AsyncIterator[Chunk]
             yield chunk
     finally:
         ticket.cancel()
+
+
+async def _submitted(submission: asyncio.Future[Ticket]) -> Ticket:
+    """The ticket; a task that is cancelled before there is one cancels the request as soon as there is."""
+    import asyncio
+
+    try:
+        return await asyncio.shield(submission)
+    except asyncio.CancelledError:
+        submission.add_done_callback(_cancel_submitted)
+        raise
+
+
+def _cancel_submitted(submission: asyncio.Future[Ticket]) -> None:
+    if not submission.cancelled() and submission.exception() is None:
+        submission.result().cancel()
 
 
 def next_chunk(inbox: queue.SimpleQueue[Chunk], timeout_s: float | None = None) -> Chunk:

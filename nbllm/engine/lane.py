@@ -137,7 +137,7 @@ class Lane:
         flight = self._in_flight
         if flight and all(other.is_cancelled for other in flight):
             self._context.abort()
-        elif flight:
+        elif ticket in flight:
             timer = threading.Timer(_OVERRUN_S, self._stop_overrun, [flight])
             timer.daemon = True
             timer.start()
@@ -402,6 +402,12 @@ class Lane:
             raise
         except NbllmError as error:
             self._end(sequence, "error", error)
+            return
+        except Exception as error:  # a fault of one request's grammar or arithmetic must not end the others
+            _logger.exception("a request failed")
+            failed = EngineError(f"the request failed: {error}")
+            failed.__cause__ = error
+            self._end(sequence, "error", failed)
             return
         if reason is not None:
             self._end(sequence, reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from nbllm.errors import ConstraintError
@@ -89,7 +90,9 @@ def _build(model: LlamaModel) -> Any:
     from llguidance.llamacpp import lltokenizer_from_vocab
 
     ends = [token for token in range(model.vocabulary_size) if model.is_end(token)]
-    return lltokenizer_from_vocab(model.vocab, eos_token=ends or None)
+    with warnings.catch_warnings():  # it calls functions of llama.cpp by names that are deprecated
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return lltokenizer_from_vocab(model.vocab, eos_token=ends or None)
 
 
 def _first_line(text: str) -> str:

@@ -22,7 +22,7 @@ class Response:
         reasoning: what the model thought first, "" for most models.
         parsed: the Python value of an answer that was asked for as JSON; None if it was cut short.
         finish_reason: "stop", "length" (cut by max_tokens or the context), "interrupted", "timeout" or "error".
-        usage: token counts.
+        usage: token counts; of all choices together when there are several.
         timings: seconds.
         logprobs: one entry a token when asked for.
         tokens: the generated ids.
@@ -109,4 +109,7 @@ def combined(collectors: Iterable[Collector]) -> Response:
         return responses[0]
     from dataclasses import replace
 
-    return replace(responses[0], choices=tuple(responses))
+    completion = sum(response.usage.completion_tokens for response in responses)
+    reasoning = sum(response.usage.reasoning_tokens for response in responses)
+    usage = replace(responses[0].usage, completion_tokens=completion, reasoning_tokens=reasoning)
+    return replace(responses[0], usage=usage, choices=tuple(responses))

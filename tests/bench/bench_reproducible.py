@@ -14,9 +14,7 @@ import nbllm
 from tests.bench import engine, sides
 
 _NUM, _NEW = 200, 32
-_SYSTEM = (
-    "You are a patient teacher. Use plain words, give one example, and never write more than three sentences."
-)
+_SYSTEM = "You are a patient teacher. Use plain words, give one example, and never write more than three sentences."
 
 
 def _ask(model: nbllm.Model, order: list[int], **more: object) -> dict[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from nbllm.core import (
     Request,
     SamplingParams,
     ScoreRequest,
+    Usage,
 )
 from nbllm.errors import ConstraintError, EngineClosedError, EngineDeadError, EngineError
 from nbllm.testing import ToyBackend
@@ -81,7 +83,12 @@ _scores = st.builds(
 )
 _acts = st.lists(
     st.one_of(
-        _generations, _generations, _embeddings, _scores, st.integers(1, 6), st.integers(0, 20).map(lambda n: ("cancel", n))
+        _generations,
+        _generations,
+        _embeddings,
+        _scores,
+        st.integers(1, 6),
+        st.integers(0, 20).map(lambda n: ("cancel", n)),
     ),
     min_size=1,
     max_size=14,
@@ -182,10 +189,10 @@ def test_common_prefix_is_evaluated_once_when_many_arrive_together() -> None:
     instruction = "Classify the following sentence as one of two kinds. " * 3
     asked = [hand.ask(_request(f"{instruction}{number}", priority="batch", max_tokens=1)) for number in range(8)]
     hand.finish(*asked)
-    prompts = [one.last().usage.prompt_tokens for one in asked if one.last().usage]
+    usages = [one.last().usage or Usage() for one in asked]
     shared = len(instruction) + 1
-    assert hand.context.num_evaluated == shared + sum(length - shared for length in prompts)
-    assert sum(one.last().usage.cached_tokens for one in asked if one.last().usage) == 7 * shared
+    assert hand.context.num_evaluated == shared + sum(usage.prompt_tokens - shared for usage in usages)
+    assert sum(usage.cached_tokens for usage in usages) == 7 * shared
 
 
 def test_choices_share_one_evaluated_prompt() -> None:
@@ -448,7 +455,9 @@ def test_samplers_are_freed_whatever_ends_a_request() -> None:
 
 def test_reproducible_decode_always_has_the_same_width() -> None:
     hand = Hand()
-    asked = [hand.ask(replace(_request(f"{number}" * 40, max_tokens=3 + number), reproducible=True)) for number in range(3)]
+    asked = [
+        hand.ask(replace(_request(f"{number}" * 40, max_tokens=3 + number), reproducible=True)) for number in range(3)
+    ]
     hand.step()
     context = hand.backend.contexts[1]
     sizes = set()
@@ -474,3 +483,33 @@ def test_many_constrained_sequences_do_not_overfill_a_batch() -> None:
     asked = [hand.ask(replace(_request(f"{number}", max_tokens=60), constraint=constraint)) for number in range(4)]
     hand.finish(*asked)
     assert {one.text() for one in asked} == {"a choice that is long enough to be forced"}
+
+
+def test_fault_in_one_request_ends_it_alone(caplog: pytest.LogCaptureFixture) -> None:
+    hand = Hand()
+    broken, well = hand.ask(_request("abc")), hand.ask(_request("xyz"))
+    hand.step()
+    job, _ = hand.lane._jobs[next(iter(hand.lane._jobs))]
+    job.advance = _raise_zero_division  # type: ignore[method-assign,assignment]
+    hand.finish(broken, well)
+    assert isinstance(broken.last().error, EngineError)
+    assert well.tokens() == Hand().answer(well.request).tokens()
+    assert "a request failed" in caplog.text
+
+
+def _raise_zero_division(*_: object) -> None:
+    raise ZeroDivisionError("of a made-up kind")
+
+
+def test_cancel_of_a_waiting_request_lets_the_step_of_others_be() -> None:
+    hand = Hand(max_sequences=1)
+    running = [hand.ask(_request(text)) for text in ("abc", "def")]
+    hand.step()
+    waiting = hand.ask(_request("xyz"))
+    threads = threading.active_count()
+    hand.context.during_decode = waiting.ticket.cancel
+    hand.step()
+    assert threading.active_count() == threads, "a timer that would stop the others' step"
+    hand.context.during_decode = None
+    hand.finish(*running, waiting)
+    assert waiting.last().finish_reason == "interrupted"

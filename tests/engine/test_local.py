@@ -90,7 +90,9 @@ def test_async_iterator_gives_the_same_chunks(engine: LocalEngine) -> None:
 
 
 def test_reproducible_text_is_the_same_in_any_company(engine: LocalEngine) -> None:
-    request = GenerateRequest(text="p" * 50, reproducible=True, sampling=SamplingParams(temperature=1, seed=3, max_tokens=9))
+    request = GenerateRequest(
+        text="p" * 50, reproducible=True, sampling=SamplingParams(temperature=1, seed=3, max_tokens=9)
+    )
     assert len({_text(engine, request) for _ in range(3)}) == 1
 
 
@@ -132,7 +134,9 @@ def test_text_goes_to_tokens_and_back(engine: LocalEngine) -> None:
         pytest.param(GenerateRequest(tokens=(5, 700)), ParameterError, id="token out of range"),
         pytest.param(_request(logit_bias={700: 1}), ParameterError, id="bias out of range"),
         pytest.param(
-            GenerateRequest(text="x", constraint=Constraint("regex", "(")), ConstraintError, id="broken regular expression"
+            GenerateRequest(text="x", constraint=Constraint("regex", "(")),
+            ConstraintError,
+            id="broken regular expression",
         ),
     ],
 )

@@ -35,9 +35,10 @@ def _planned(model: ModelInfo, free_bytes: int, fraction: float = 0.8, **asked: 
     try:
         return plan(model, free_bytes=free_bytes, fraction=fraction, **asked)
     except InsufficientMemoryError as error:
-        assert "\n" not in str(error)
-        assert len(re.findall(r"\d+(\.\d)? [GM]iB", str(error))) >= 3
-        return None
+        refusal = str(error)
+    assert "\n" not in refusal
+    assert len(re.findall(r"\d+(\.\d)? [GM]iB", refusal)) >= 3
+    return None
 
 
 @given(

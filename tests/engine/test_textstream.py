@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ _LETTERS = st.text("ab\n<", max_size=40)
 
 def _pieces(whole: _T, cuts: Sequence[int]) -> list[_T]:
     places = sorted({min(cut, len(whole)) for cut in cuts} | {0, len(whole)})
-    return [whole[start:stop] for start, stop in zip(places, places[1:], strict=False)]
+    return [whole[start:stop] for start, stop in itertools.pairwise(places)]
 
 
 @given(st.binary(max_size=60), _cuts)

@@ -1,4 +1,4 @@
-"""One context of llama.cpp by itself: what is stored, cut, forked and restored gives the logits of a fresh evaluation."""
+"""One context of llama.cpp by itself: what is cut, forked or restored gives the logits of a fresh one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def context(backend: LlamaBackend) -> Iterator[LlamaContext]:
 
 @pytest.fixture(scope="module")
 def tokens(backend: LlamaBackend) -> list[int]:
-    text = "The river runs to the sea, and the sea is never full; to the place where the river goes, there it goes again."
+    text = (
+        "The river runs to the sea, and the sea is never full; to the place where the river goes, there it goes again."
+    )
     return backend.tokenize(text, add_special=True, parse_special=False)
 
 

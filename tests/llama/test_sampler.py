@@ -59,7 +59,7 @@ def test_top_k_of_one_is_greedy(context: LlamaContext) -> None:
 
 
 def test_seed_decides(context: LlamaContext) -> None:
-    options = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    options: dict[str, Any] = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     assert _run(context, 6, **options, seed=1) == _run(context, 6, **options, seed=1)
     assert len({tuple(_run(context, 6, **options, seed=seed)) for seed in range(3)}) > 1
 

@@ -27,7 +27,9 @@ _GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 8}
 
 def _ends(model: Model) -> dict[int, float]:
     """A bias that keeps answers from ending by themselves."""
-    tokens = [token for text in ("<|im_end|>", "<|endoftext|>") for token in model.engine.tokenize(text, parse_special=True)]
+    tokens = [
+        token for text in ("<|im_end|>", "<|endoftext|>") for token in model.engine.tokenize(text, parse_special=True)
+    ]
     return dict.fromkeys(tokens, -100.0)
 
 
@@ -73,7 +75,10 @@ def test_bias_decides(smollm2: Model) -> None:
 
 _SCHEMA = {
     "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 150}},
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+    },
     "required": ["name", "age"],
     "additionalProperties": False,
 }
@@ -188,10 +193,10 @@ def test_timeout_keeps_the_text(smollm2: Model) -> None:
 
 
 def test_answer_runs_to_the_end_of_the_context(smollm2: Model) -> None:
-    words = "word " * (CONTEXT - 60)
-    response = smollm2.chat(words, temperature=0, logit_bias=_ends(smollm2), cache_prompt=False)
+    with load("smollm2", context_length=256, max_sequences=1, kv_tokens=256) as small:
+        response = small.chat("word " * 190, temperature=0, logit_bias=_ends(smollm2))
     assert response.finish_reason == "length"
-    assert response.usage.total_tokens == CONTEXT
+    assert response.usage.total_tokens == 256
 
 
 class _Interrupter:
@@ -277,7 +282,7 @@ def test_eight_threads_share_a_model(smollm2: Model) -> None:
 
 
 def test_async_chat_leaves_the_loop_free(smollm2: Model) -> None:
-    async def both() -> list[Response]:
+    async def both() -> tuple[Response, Response]:
         return await asyncio.gather(smollm2.achat("Say one.", **_GREEDY), smollm2.achat("Say two.", **_GREEDY))
 
     one, two = asyncio.run(both())
@@ -301,7 +306,7 @@ def test_cancelled_task_cancels_its_request(smollm2: Model) -> None:
 
 def test_reproducible_text_is_the_same_alone_in_company_cached_and_shuffled(smollm2: Model) -> None:
     prompts = [f"Give a fact about the number {number}." for number in range(12)]
-    options = {"reproducible": True, "temperature": 0.8, "seed": 3, "max_tokens": 5}
+    options: dict[str, Any] = {"reproducible": True, "temperature": 0.8, "seed": 3, "max_tokens": 5}
     together = [response.text for response in smollm2.chat_many(prompts, **options)]
     shuffled = smollm2.chat_many(prompts[::-1], **options)
     assert [response.text for response in shuffled[::-1]] == together
