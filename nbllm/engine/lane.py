@@ -29,8 +29,6 @@ from nbllm.errors import EngineClosedError, EngineDeadError, EngineError, NbllmE
 _logger = logging.getLogger("nbllm.engine")
 _SHORTEST_STORED = 16
 """Tokens: evaluating fewer again costs less than keeping them."""
-_NEW_TO_STORE = 48
-"""Tokens that a table's row must add to what is stored; a thousand rows would push a conversation out."""
 _OVERRUN_S = 0.15
 _PAD_TOKEN = 0
 
@@ -163,8 +161,13 @@ class Lane:
 
     # ---- the engine's thread
 
-    def step(self, threads: int) -> StepReport | None:
-        """Do one step of whatever there is to do; None when nothing was evaluated."""
+    def step(self, threads: int, prefill_threads: int) -> StepReport | None:
+        """Do one step of whatever there is to do; None when nothing was evaluated.
+
+        Args:
+            threads: for a step that only decodes, whose duration tells something about the count.
+            prefill_threads: for any other.
+        """
         self._take_in()
         self._end_unwanted()
         self._admit()
@@ -172,7 +175,8 @@ class Lane:
         if not batch.slices:
             return None
         rows = self._rows(batch)
-        self._context.set_threads(threads)
+        only_decodes = batch.num_decoding == batch.num_tokens
+        self._context.set_threads(threads if only_decodes else prefill_threads)
         started = self._clock()
         status = self._decode(batch, rows)
         if status is StepStatus.OK:
@@ -324,8 +328,8 @@ class Lane:
             return
         tokens = sequence.tokens[:length]
         _, known = self._store.longest(tokens)
-        if known == length or (sequence.priority == "batch" and length - known < _NEW_TO_STORE):
-            return
+        if known == length or (sequence.priority == "batch" and 2 * known >= sequence.num_prompt):
+            return  # of a table's rows only the common instruction is wanted again, and a thousand would fill the store
         if length == sequence.num_evaluated or self._context.cut(sequence.slot, length):
             self._store.put(tokens, self._context.save(sequence.slot))
 

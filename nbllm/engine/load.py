@@ -35,6 +35,7 @@ def load_engine(
     threads: int | None = None,
     use_mmap: bool = True,
     swa_full: bool = True,
+    flash_attention: bool | None = None,
 ) -> LocalEngine:
     """Load a GGUF into this process.
 
@@ -46,6 +47,8 @@ def load_engine(
     if model.problem:
         raise ModelLoadError(f"{model.path}: {model.problem}")
     check_complete(model.path)
+    if flash_attention is False:
+        kv_type = "f16"  # a quantized one cannot be chosen then
     chosen = plan(
         model,
         free_bytes=available_memory(),
@@ -61,9 +64,17 @@ def load_engine(
     from nbllm.llama.backend import LlamaBackend
 
     _check_options(threads, gpu_layers, use_mmap=use_mmap, swa_full=swa_full)
+    _check_flash_attention(flash_attention, kv_type)
     threads = threads or config.threads
     cores = min(usable_cores(), threads or usable_cores())
-    backend = LlamaBackend(model.path, gpu_layers=gpu_layers, use_mmap=use_mmap, threads=cores, swa_full=swa_full)
+    backend = LlamaBackend(
+        model.path,
+        gpu_layers=gpu_layers,
+        use_mmap=use_mmap,
+        threads=cores,
+        swa_full=swa_full,
+        flash_attention=flash_attention,
+    )
     try:
         engine = LocalEngine(
             backend,
@@ -88,6 +99,13 @@ def _check_options(threads: object, gpu_layers: object, **switches: object) -> N
     for name, value in switches.items():
         if not isinstance(value, bool):
             raise ParameterError(name, f"must be True or False, not {value!r}")
+
+
+def _check_flash_attention(asked: object, kv_type: str | None) -> None:
+    if asked not in (None, True, False):
+        raise ParameterError("flash_attention", f"must be True, False or None, not {asked!r}")
+    if asked is False and kv_type not in (None, "f16"):
+        raise ParameterError("flash_attention", f"a {kv_type} KV needs it; leave it out, or take kv_type='f16'")
 
 
 def _is_count(value: object, low: int, high: int) -> bool:

@@ -13,7 +13,8 @@ _CONTEXTS = (8192, 4096, 2048, 1024, 512)
 _DEFAULT_POOL = 16384
 _MULTIPLE = 256  # llama.cpp rounds the cells up to it
 _UNKNOWN_KV_BYTES = 128 * 1024  # a token of an 8B model, for a file that does not say
-_STEP_TOKENS = 512
+_STEP_TOKENS = 256
+_HEAD_LENGTH = 128  # of most models
 _MIB, _GIB = 2**20, 2**30
 FIXED_WIDTH = 8
 """Sequences of a step in the reproducible lane, always; a property of the text it makes, so not a setting."""
@@ -60,9 +61,14 @@ class _Memory:
         """Weights, and a step's activations, of which the logits of a full step are the most."""
         return self.model.size_bytes + _STEP_TOKENS * 4 * (self.model.vocabulary_size + 8 * self.model.embedding_length)
 
+    def scratch(self, tokens: int, kv_type: str) -> int:
+        """Attention weights of a full step over the pool; a quantized KV implies flash attention, which has none."""
+        heads = self.model.embedding_length // _HEAD_LENGTH
+        return _STEP_TOKENS * 4 * heads * tokens if kv_type == "f16" else 0
+
     def largest_pool(self, kv_type: str) -> int:
         left = self.usable - self.fixed
-        per_token = self.kv_bytes(_MULTIPLE, kv_type) / _MULTIPLE
+        per_token = (self.kv_bytes(_MULTIPLE, kv_type) + self.scratch(_MULTIPLE, kv_type)) / _MULTIPLE
         return int(left / per_token) // _MULTIPLE * _MULTIPLE if left > 0 else 0
 
 
@@ -140,7 +146,7 @@ def _pool(memory: _Memory, length: int, kind: str, max_sequences: int, kv_tokens
 def _made(memory: _Memory, length: int, pool: int, kind: str, max_sequences: int) -> Plan:
     kv_bytes = memory.kv_bytes(pool, kind)
     store = max(_LEAST_STORE, memory.kv_bytes(length, kind))
-    left = max(0, memory.usable - memory.fixed - kv_bytes)
+    left = max(0, memory.usable - memory.fixed - kv_bytes - memory.scratch(pool, kind))
     beyond = memory.model.context_length and length > memory.model.context_length
     note = f" (trained for {memory.model.context_length:,})" if beyond else ""
     summary = (

@@ -82,6 +82,11 @@ class ThreadTuner:
         """What the next step should use."""
         return self._trial.threads if self._trial else self._settled
 
+    @property
+    def settled(self) -> int:
+        """What a step should use that will not be observed, because steps of its shape cannot be compared."""
+        return self._settled
+
     def limit(self, n: int) -> None:
         """Set the granted cores. A count that was the old limit follows it; a lower one is tried again soon."""
         n = max(1, n)

@@ -19,14 +19,23 @@ class LlamaBackend(LlamaModel):
     Args:
         threads: what contexts start with.
         swa_full: keep whole sliding-window caches, so that any prefix can be reused.
+        flash_attention: None uses it where it helps: on a GPU, and with a quantized KV, which needs it.
     """
 
     def __init__(
-        self, path: str, *, gpu_layers: int = -1, use_mmap: bool = True, threads: int = 1, swa_full: bool = True
+        self,
+        path: str,
+        *,
+        gpu_layers: int = -1,
+        use_mmap: bool = True,
+        threads: int = 1,
+        swa_full: bool = True,
+        flash_attention: bool | None = None,
     ) -> None:
         super().__init__(path, gpu_layers=gpu_layers, use_mmap=use_mmap)
         self._threads = threads
         self._swa_full = swa_full
+        self._flash_attention = flash_attention
         self._guide = Guide(self)
         if not self.can_generate:
             self.close()
@@ -41,7 +50,13 @@ class LlamaBackend(LlamaModel):
             unified=unified,
             kv_type=kv_type,
             swa_full=self._swa_full,
+            flash_attention=self._uses_flash_attention(kv_type),
         )
+
+    def _uses_flash_attention(self, kv_type: str) -> bool:
+        if self._flash_attention is None:
+            return self.library.has_gpu or kv_type != "f16"
+        return self._flash_attention
 
     def make_sampler(self, params: SamplingParams, prompt_tail: Sequence[int], max_generated: int) -> Sampler:
         return Sampler(self, params, prompt_tail, max_generated)

@@ -37,6 +37,7 @@ def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Model:
         gpu_layers: layers to put on a GPU when llama.cpp was built for one, -1 for all (default).
         threads: most decode threads; all cores that this process may use if not given.
         use_mmap: share the weights with other processes that hold the file (default True).
+        flash_attention: None (default) uses it where it helps: on a GPU, and with a quantized KV, which needs it.
         swa_full: keep all of a sliding-window model's cache, so that any prefix can be reused (default True).
 
     Raises:

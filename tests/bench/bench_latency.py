@@ -71,7 +71,9 @@ def _cancel() -> dict[str, float]:
     for round_number in range(10):
         for phase, text in (("prefill", f"{round_number} {long}"), ("decode", f"{round_number} Tell me a story.")):
             took[phase].append(_cancelled(model, text, phase, 0.31 + 0.037 * round_number))
-            answer = model.chat("What is the capital of France?", temperature=0, max_tokens=8)
+            answer = model.chat(
+                "What is the capital of France?", system="You are a helpful assistant.", temperature=0, max_tokens=8
+            )
             if "Paris" not in answer.text:
                 raise SystemExit(f"wrong after a cancel in {phase}: {answer.text}")
     return {f"{phase}_{name}_ms": 1e3 * how(times) for phase, times in took.items() for name, how in _STATISTICS}

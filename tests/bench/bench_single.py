@@ -43,9 +43,9 @@ def _share() -> dict[str, float]:
         inside.append(time.perf_counter() - started)
         return status
 
-    def timed_step(threads: int) -> object:
+    def timed_step(threads: int, prefill_threads: int) -> object:
         started, known = time.perf_counter(), len(inside)
-        report = step(threads)
+        report = step(threads, prefill_threads)
         if len(inside) == known + 1 and report is not None and report.shape == (8, 0):
             whole.append(time.perf_counter() - started - inside[-1])
             kept.append(inside[-1])

@@ -36,7 +36,7 @@ class _Lane:
     def has_work(self) -> bool:
         return self.left > 0
 
-    def step(self, threads: int) -> _Report | None:
+    def step(self, threads: int, prefill_threads: int) -> _Report | None:
         self.thread, self.interval = threading.get_ident(), sys.getswitchinterval()
         self.log.append(self.name)
         if self.error is not None:

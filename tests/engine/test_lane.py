@@ -426,10 +426,10 @@ def test_death_of_a_lane_is_told_to_everybody(caplog: pytest.LogCaptureFixture) 
     hand = Hand(ToyBackend(fail_after=2))
     one = hand.ask(_request("w" * 200))
     with caplog.at_level(logging.CRITICAL, "nbllm.engine"):
-        hand.lane.step(1)
-        hand.lane.step(1)
+        hand.lane.step(1, 1)
+        hand.lane.step(1, 1)
         with pytest.raises(EngineError) as failure:
-            hand.lane.step(1)
+            hand.lane.step(1, 1)
         hand.lane.die(failure.value)
     assert isinstance(one.last().error, EngineDeadError)
     with pytest.raises(EngineDeadError, match="load the model again"):

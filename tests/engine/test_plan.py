@@ -88,7 +88,7 @@ def test_small_memory_gets_a_shorter_context_instead_of_a_refusal() -> None:
     assert tight is not None
     assert roomy.context_length == 8192
     assert 512 <= tight.context_length <= 8192
-    assert tight.kv_tokens < roomy.kv_tokens
+    assert tight.kv_tokens * KV_TYPES[tight.kv_type] < roomy.kv_tokens * KV_TYPES[roomy.kv_type]
 
 
 def test_refusal_says_what_to_ask_for_and_that_fits() -> None:
