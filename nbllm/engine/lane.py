@@ -238,17 +238,17 @@ class Lane:
 
     def _end(self, sequence: Tokens, reason: FinishReason, error: BaseException | None = None) -> None:
         job, ticket = self._jobs.pop(sequence)
+        chunk = job.finish(reason, error)
+        job.close()
+        self._count(chunk)
+        self._give(ticket, chunk)  # before the prefix is stored, which takes a moment that nobody needs to wait for
+        self._scheduler.remove(sequence)
         self._parked.pop(sequence, None)
         if sequence.slot is not None:
             if self._ended is None:
                 self._keep_prefix(sequence)
                 self._context.forget(sequence.slot)
             self._slots.release(sequence)
-        self._scheduler.remove(sequence)
-        chunk = job.finish(reason, error)
-        job.close()
-        self._count(chunk)
-        self._give(ticket, chunk)
         ticket.num_open -= 1
 
     def _give(self, ticket: LaneTicket, chunk: Chunk) -> None:

@@ -80,9 +80,11 @@ def test_cut_beyond_what_is_stored_is_refused(context: LlamaContext, tokens: lis
 
 def test_full_pool_is_told_and_leaves_the_others_right(context: LlamaContext, tokens: list[int]) -> None:
     wanted = _logprobs(context, tokens, 0, 0)
-    filler = [tokens[1]] * context.pool_capacity
-    rows = [Row(token, place, 1, False) for place, token in enumerate(filler)]
-    assert context.decode(rows[:512]) is StepStatus.FULL
+    rows = [Row(tokens[1], place, 1, False) for place in range(context.pool_capacity)]
+    steps = [
+        context.decode(rows[start : start + context.max_batch]) for start in range(0, len(rows), context.max_batch)
+    ]
+    assert steps[-1] is StepStatus.FULL
     context.forget(1)
     assert context.cut(0, 10)
     _assert_same(_logprobs(context, tokens, 10, 0), wanted)
