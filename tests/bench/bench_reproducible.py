@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import nbllm
 from tests.bench import engine, sides
 
-_NUM, _NEW = 200, 32
+_NUM, _NEW = 200, 16
 _SYSTEM = "You are a patient teacher. Use plain words, give one example, and never write more than three sentences."
 
 
