@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nbllm.errors import ConstraintError
@@ -12,6 +13,10 @@ from nbllm.llama.model import LlamaModel
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+_FEW = 128
+"""Allowed tokens that are cheaper to list than to mask the others."""
 
 
 class Guide:
@@ -34,7 +39,7 @@ class Guide:
         matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
         if matcher.is_error():
             raise ConstraintError(f"the constraint is not supported: {_first_line(matcher.get_error())}")
-        return Matcher(matcher, self._model.vocabulary_size)
+        return Matcher(matcher, self._model)
 
     def _loaded(self) -> Any:
         with self._lock:
@@ -46,12 +51,11 @@ class Guide:
 class Matcher:
     """Where one answer stands in its grammar."""
 
-    def __init__(self, matcher: Any, vocabulary_size: int) -> None:
-        import numpy as np
-
+    def __init__(self, matcher: Any, model: LlamaModel) -> None:
         self._matcher = matcher
-        self._bits = np.zeros((vocabulary_size + 31) // 32, dtype=np.int32)
-        self._size = vocabulary_size
+        self._size = model.vocabulary_size
+        self._fill = model.library.quick.memcpy
+        self._nothing = model.impossible_logits
 
     def allows(self, token: int) -> bool:
         """Whether the token may come next; changes nothing."""
@@ -63,13 +67,27 @@ class Matcher:
         Raises:
             ConstraintError: the grammar got beyond llguidance's limits here.
         """
-        import numpy as np
-
-        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        bits = self._matcher.compute_bitmask()
         if self._matcher.is_error():
             problem = _first_line(self._matcher.get_error())
             raise ConstraintError(f"the constraint became too complex to go on with ({problem}); simplify it")
-        allowed = np.unpackbits(self._bits.view(np.uint8), count=self._size, bitorder="little")
+        allowed = int.from_bytes(bits, "little")
+        if allowed.bit_count() <= _FEW:
+            self._keep_few(allowed, logits)
+        else:
+            self._mask_many(bits, logits)
+
+    def _keep_few(self, allowed: int, logits: NDArray[np.float32]) -> None:
+        """Without numpy, which gives up the GIL at each operation on a row and waits for it beside busy Python."""
+        kept = [(token, logits[token]) for token in _set_bits(allowed)]
+        self._fill(logits.ctypes.data, self._nothing, logits.nbytes)
+        for token, value in kept:
+            logits[token] = value
+
+    def _mask_many(self, bits: bytes, logits: NDArray[np.float32]) -> None:
+        import numpy as np
+
+        allowed = np.unpackbits(np.frombuffer(bits, np.uint8), count=self._size, bitorder="little")
         logits[allowed == 0] = -np.inf
 
     def consume(self, token: int) -> bool:
@@ -93,6 +111,14 @@ def _build(model: LlamaModel) -> Any:
     with warnings.catch_warnings():  # it calls functions of llama.cpp by names that are deprecated
         warnings.simplefilter("ignore", DeprecationWarning)
         return lltokenizer_from_vocab(model.vocab, eos_token=ends or None)
+
+
+def _set_bits(number: int) -> Iterator[int]:
+    """Positions of the ones, lowest first."""
+    while number:
+        lowest = number & -number
+        yield lowest.bit_length() - 1
+        number ^= lowest
 
 
 def _first_line(text: str) -> str:

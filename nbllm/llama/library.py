@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -96,6 +97,9 @@ class _Quick:
             bound, known = getattr(handle, name), getattr(_shared_object(api), name)
             bound.argtypes, bound.restype = known.argtypes, known.restype
             setattr(self, name, bound)
+        self.memcpy = (ctypes.PyDLL("msvcrt") if sys.platform == "win32" else ctypes.PyDLL(None)).memcpy
+        self.memcpy.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+        self.memcpy.restype = ctypes.c_void_p
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name)  # only for the type checker: what exists was set above

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -64,6 +65,11 @@ class LlamaModel:
     def close(self) -> None:
         """Free the weights. Every context on them has to be closed before."""
         self._finalizer()
+
+    @functools.cached_property
+    def impossible_logits(self) -> ctypes.Array[ctypes.c_float]:
+        """A row in which every token is impossible, to copy from."""
+        return (ctypes.c_float * self.vocabulary_size)(*([float("-inf")] * self.vocabulary_size))
 
     # ---- metadata
 
