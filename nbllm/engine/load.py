@@ -46,9 +46,11 @@ def load_engine(
     """
     if model.problem:
         raise ModelLoadError(f"{model.path}: {model.problem}")
+    _check_options(threads, gpu_layers, use_mmap=use_mmap, swa_full=swa_full)
+    _check_flash_attention(flash_attention, kv_type)
     check_complete(model.path)
     if flash_attention is False:
-        kv_type = "f16"  # a quantized one cannot be chosen then
+        kv_type = "f16"  # so that a quantized one, which needs it, is not chosen
     chosen = plan(
         model,
         free_bytes=available_memory(),
@@ -63,8 +65,6 @@ def load_engine(
 
     from nbllm.llama.backend import LlamaBackend
 
-    _check_options(threads, gpu_layers, use_mmap=use_mmap, swa_full=swa_full)
-    _check_flash_attention(flash_attention, kv_type)
     threads = threads or config.threads
     cores = min(usable_cores(), threads or usable_cores())
     backend = LlamaBackend(
