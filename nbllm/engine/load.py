@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -44,13 +45,11 @@ def load_engine(
         InsufficientMemoryError: what was asked for does not fit.
         ParameterError: an option is out of range.
     """
-    if model.problem:
-        raise ModelLoadError(f"{model.path}: {model.problem}")
     _check_options(threads, gpu_layers, use_mmap=use_mmap, swa_full=swa_full)
     _check_flash_attention(flash_attention, kv_type)
+    if model.problem:
+        raise ModelLoadError(f"{model.path}: {model.problem}")
     check_complete(model.path)
-    if flash_attention is False:
-        kv_type = "f16"  # so that a quantized one, which needs it, is not chosen
     chosen = plan(
         model,
         free_bytes=available_memory(),
@@ -58,7 +57,7 @@ def load_engine(
         context_length=context_length,
         max_sequences=max_sequences,
         kv_tokens=kv_tokens,
-        kv_type=kv_type,
+        kv_type="f16" if flash_attention is False else kv_type,  # a quantized one needs flash attention
     )
     if config.prefix_store_bytes is not None:
         chosen = replace(chosen, store_bytes=config.prefix_store_bytes)
@@ -66,29 +65,23 @@ def load_engine(
     from nbllm.llama.backend import LlamaBackend
 
     threads = threads or config.threads
-    cores = min(usable_cores(), threads or usable_cores())
     backend = LlamaBackend(
         model.path,
         gpu_layers=gpu_layers,
         use_mmap=use_mmap,
-        threads=cores,
+        threads=min(usable_cores(), threads or usable_cores()),
         swa_full=swa_full,
         flash_attention=flash_attention,
     )
-    try:
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(backend.close)
+        layers = _offloaded(backend, gpu_layers)
         engine = LocalEngine(
-            backend,
-            model,
-            chosen,
-            shared_driver(config.cores_file),
-            gpu_layers=_offloaded(backend, gpu_layers),
-            threads=threads,
+            backend, model, chosen, shared_driver(config.cores_file), gpu_layers=layers, threads=threads
         )
-        _logger.info("%s", engine.info.summary)
-        return engine
-    except BaseException:
-        backend.close()
-        raise
+        cleanup.pop_all()
+    _logger.info("%s", engine.info.summary)
+    return engine
 
 
 def _check_options(threads: object, gpu_layers: object, **switches: object) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from nbllm.llama.sampler import Sampler
 from tests.bench import engine, raw, sides
 
 _NEW = 128
@@ -30,31 +33,49 @@ def _llama() -> dict[str, float]:
 
 
 def _share() -> dict[str, float]:
-    """Time in the loop that is not llama.cpp's, over full-width decode steps."""
+    """What full-width decode steps spend in Python, and in llama.cpp's samplers beside it."""
     model = engine.load(max_sequences=8)
     lane = model.engine._free  # type: ignore[attr-defined]
-    step, decode = lane.step, lane._context.decode
-    whole: list[float] = []
-    inside: list[float] = []
-
-    def timed_decode(rows: list[object], **options: bool) -> object:
-        started = time.perf_counter()
-        status = decode(rows, **options)
-        inside.append(time.perf_counter() - started)
-        return status
+    step = lane.step
+    decoding, sampling = _Clock(), _Clock()
+    lane._context.decode = decoding.timed(lane._context.decode)
+    Sampler.sample = sampling.timed(Sampler.sample)  # type: ignore[method-assign]
+    spent: list[tuple[float, float, float]] = []
 
     def timed_step(threads: int, prefill_threads: int) -> object:
-        started, known = time.perf_counter(), len(inside)
+        started, before = time.perf_counter(), (decoding.total, sampling.total)
         report = step(threads, prefill_threads)
-        if len(inside) == known + 1 and report is not None and report.shape == (8, 0):
-            whole.append(time.perf_counter() - started - inside[-1])
-            kept.append(inside[-1])
+        if report is not None and report.shape == (8, 0):
+            whole = time.perf_counter() - started
+            spent.append((whole, decoding.total - before[0], sampling.total - before[1]))
         return report
 
-    kept: list[float] = []
-    lane.step, lane._context.decode = timed_step, timed_decode
+    lane.step = timed_step
     speed = engine.many(model, 16, 48)
-    return {"python_share": sum(whole) / (sum(whole) + sum(kept)), "steps": len(whole), "tokens_per_s": speed}
+    whole, decode, sample = (sum(part) for part in zip(*spent, strict=True))
+    return {
+        "python_share (bar 0.04)": (whole - decode - sample) / whole,
+        "native_sampling_share": sample / whole,
+        "steps": len(spent),
+        "tokens_per_s": speed,
+    }
+
+
+class _Clock:
+    """Adds up the time that a function takes."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: object, **options: object) -> object:
+            started = time.perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                self.total += time.perf_counter() - started
+
+        return call
 
 
 if __name__ == "__main__":
