@@ -46,6 +46,13 @@ _REQUESTS = [
     pytest.param(_chat([{"role": "wizard", "content": "x"}]), ParameterError, "role", id="unknown role"),
     pytest.param(_chat([{"content": "x"}]), ParameterError, "role", id="message without a role"),
     pytest.param(_chat([{"role": "user", "content": 5}]), ParameterError, "content", id="content of a wrong type"),
+    pytest.param(
+        _chat([{"role": "user", "content": "x", "name": 5}]), ParameterError, "name", id="name of a wrong type"
+    ),
+    pytest.param(
+        _chat([{"role": "user", "content": "x", "tool_calls": []}]), ParameterError, "no key", id="unknown key"
+    ),
+    pytest.param(_chat("half \ud83d a pair"), InvalidRequestError, "half ", id="lone surrogate, quoted"),
     pytest.param(_chat("half \ud83d a pair"), InvalidRequestError, "surrogate", id="lone surrogate"),
     pytest.param(lambda m: m.complete("\udc00"), InvalidRequestError, "surrogate", id="lone surrogate in raw text"),
     pytest.param(lambda m: m.embed(["\udc00"]), InvalidRequestError, "surrogate", id="lone surrogate to embed"),
@@ -64,6 +71,7 @@ _REQUESTS = [
     pytest.param(_chat(stop=[""]), ParameterError, "stop", id="empty stop"),
     pytest.param(_chat(stop=5), ParameterError, "stop", id="stop of a wrong type"),
     pytest.param(_chat(logit_bias={"foo": 1}), ParameterError, "logit_bias", id="bias of no token"),
+    pytest.param(_chat(logit_bias={1.5: 1}), ParameterError, "logit_bias", id="bias of half a token"),
     pytest.param(_chat(logit_bias={10**7: 1}), ParameterError, "logit_bias", id="bias out of range"),
     pytest.param(_chat(logit_bias={1: 101}), ParameterError, "logit_bias", id="bias above 100"),
     pytest.param(_chat(top_logprobs=3), ParameterError, "top_logprobs", id="top_logprobs without logprobs"),
@@ -71,6 +79,7 @@ _REQUESTS = [
     pytest.param(_chat(timeout="soon"), ParameterError, "timeout", id="timeout of a wrong type"),
     pytest.param(_chat(reproducible="yes"), ParameterError, "reproducible", id="flag of a wrong type"),
     pytest.param(_chat(template_options="x"), ParameterError, "template_options", id="template options as text"),
+    pytest.param(_chat(template_options={1: 2}), ParameterError, "name", id="template option without a name"),
     pytest.param(_chat(system=5), ParameterError, "system", id="system of a wrong type"),
     pytest.param(
         _chat([Message("system", "a"), Message("user", "b")], system="c"), ParameterError, "system", id="two systems"
@@ -135,6 +144,8 @@ def test_bad_template_is_one_line_and_the_engine_goes_on(template: str, says: st
 _LOADS = [
     pytest.param({"model": "smollm3"}, ModelNotFoundError, "smollm2", id="unknown model"),
     pytest.param({"model": "/nowhere/x.gguf"}, ModelNotFoundError, "x.gguf", id="no such file"),
+    pytest.param({"model": 5}, ParameterError, "name or a path", id="model of a wrong type"),
+    pytest.param({"model": ""}, ParameterError, "smollm2", id="empty name"),
     pytest.param({"context_lenght": 5}, ParameterError, "context_length", id="unknown option"),
     pytest.param({"context_length": 0}, ParameterError, "context_length", id="no context"),
     pytest.param({"context_length": 10**6}, InsufficientMemoryError, "GiB", id="context too big for memory"),

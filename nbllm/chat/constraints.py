@@ -213,12 +213,22 @@ def _grammar(constraint: Constraint) -> str:
     except RecursionError:
         problem = "it is nested too deeply"
     except BaseException as exc:
-        if isinstance(exc, KeyboardInterrupt | SystemExit):
+        if not _is_fault(exc):
             raise
-        problem = str(exc)  # pyo3's PanicException is a BaseException
+        problem = str(exc)
     if problem:
         raise ConstraintError(f"{_NAMES[constraint.kind]} is not supported: {_reason(problem)}")
     return compiled
+
+
+def _is_fault(exc: BaseException) -> bool:
+    """Whether llguidance raised this, and not the handler of a signal that came meanwhile.
+
+    pyo3's panics are no Exceptions, and the reader of GBNF raises bare ones.
+    """
+    kinds = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+    bare = type(exc) is Exception or type(exc).__name__ in ("PanicException", "GbnfToLarkError")
+    return bare or isinstance(exc, kinds)
 
 
 def _compiled(constraint: Constraint) -> str:

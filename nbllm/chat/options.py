@@ -13,7 +13,9 @@ _MAX_DEPTH = 20
 def checked_options(options: Mapping[str, Any], reserved: Sequence[str]) -> dict[str, Any]:
     """A copy of `options` in lists and dicts. Raises ParameterError for anything but JSON's values."""
     for name in options:
-        if not isinstance(name, str) or name in reserved:
+        if not isinstance(name, str):
+            raise ParameterError("template_options", f"{name!r:.100} is no name of a variable: give a text")
+        if name in reserved:
             raise ParameterError("template_options", f"{name!r} is the template's own: choose from its other variables")
     return {name: _copied(value, name, 0) for name, value in options.items()}
 

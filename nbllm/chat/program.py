@@ -23,6 +23,16 @@ Output = list[str]
 Statement = Callable[[Scope, Output], "str | None"]  # the result asks the loop around to "break" or "continue"
 _MAX_SOURCE = 256 * 1024
 _MAX_CALLS = 40
+_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _CALL_STEPS, _ITERATION_STEPS = 12, 4  # what the machinery around a body takes, in closures
 # Hugging Face's tag around what an assistant says: rendered as it stands, so a condition that holds, with the same
 # white space rules, is the same.
@@ -48,7 +58,10 @@ class Program:
 
 @contextmanager
 def _as_program_errors() -> Iterator[None]:
-    """Any exception of the parser or of a run is the template's fault: it chose what to do with which values."""
+    """What the parser or a run raises is the template's fault: it chose what to do with which values.
+
+    Any other exception is of a signal's handler (an alarm, say) that ran meanwhile, and goes on to whoever set it.
+    """
     try:
         yield
     except ProgramError:
@@ -56,6 +69,8 @@ def _as_program_errors() -> Iterator[None]:
     except RecursionError:
         raise ProgramError("it is nested too deeply") from None
     except Exception as exc:
+        if not isinstance(exc, _FAULTS) and not type(exc).__module__.startswith("jinja2."):
+            raise
         raise ProgramError(str(exc) or type(exc).__name__, getattr(exc, "lineno", None)) from exc
 
 

@@ -11,11 +11,12 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from nbllm.engine.cores import CoreLease
-from nbllm.engine.machine import usable_cores
+from nbllm.engine.machine import busy_elsewhere, usable_cores
 from nbllm.engine.threads import ThreadTuner
 
 _RENEW_S = 0.1
@@ -23,6 +24,9 @@ _REREAD_CORES_S = 1.0
 _LEAST_HOLD_S = 0.3
 _SWITCH_INTERVAL_S = 0.0005
 """How long a busy Python thread may keep the GIL from the decode thread. Python's default of 5 ms is a whole step."""
+_LOOKS, _LOOK_S = 3, 0.001
+_LOOKED_S = 0.1
+"""How long a look at what else runs on the machine holds."""
 _JOIN_S = 5.0
 
 
@@ -40,7 +44,7 @@ class Steppable(Protocol):
 
     @property
     def has_work(self) -> bool: ...
-    def step(self, threads: int, prefill_threads: int) -> StepLike | None: ...
+    def step(self, threads: int, prefill_threads: Callable[[], int]) -> StepLike | None: ...
     def close(self, error: BaseException | None = None) -> None: ...
     def die(self, error: Exception) -> None: ...
     def stop_step(self) -> None: ...
@@ -140,7 +144,7 @@ class Driver:
         tuner.limit(granted)
         threads = tuner.threads
         try:
-            report = lane.step(threads, tuner.settled)
+            report = lane.step(threads, lambda: self._cores.free(tuner.settled))
         except Exception as error:  # noqa: BLE001  # the thread serves other lanes too, and everybody waits for answers from it
             lane.die(error)
             self._forget(lane)
@@ -174,7 +178,8 @@ class _Cores:
         self._usable = usable_cores()
         self.granted = self._usable
         self.threads = self._usable
-        self._renew_at = self._reread_at = 0.0
+        self._renew_at = self._reread_at = self._free_until = 0.0
+        self._free = self._usable
 
     def renew(self, step_s: float, threads: int, cap: int) -> None:
         """Called after a step of a lane that may use `cap` cores; most calls do nothing."""
@@ -187,6 +192,21 @@ class _Cores:
             self._reread_at = now + _REREAD_CORES_S
         self._renew_at = now + _RENEW_S
         self.granted = self._lease.renew(min(self._usable, cap), max(_LEAST_HOLD_S, 3 * step_s))
+
+    def free(self, wanted: int) -> int:
+        """At most `wanted` of the machine's cores that nothing else keeps busy now, and at least 1.
+
+        One busy core makes a prompt take ten times as long with a thread too many, before any step could tell so.
+        """
+        if wanted == 1 or time.monotonic() < self._free_until:
+            return min(wanted, self._free)
+        cpus = os.cpu_count() or 1
+        busy = busy_elsewhere()
+        for _ in range(_LOOKS if busy > cpus - wanted else 0):  # many a thread runs for a moment only
+            time.sleep(_LOOK_S)
+            busy = min(busy, busy_elsewhere())
+        self._free, self._free_until = max(1, cpus - busy), time.monotonic() + _LOOKED_S
+        return min(wanted, self._free)
 
     def release(self) -> None:
         if self._renew_at:

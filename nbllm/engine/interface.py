@@ -80,9 +80,9 @@ class Engine(Protocol):
 def iter_chunks(engine: Engine, request: Request) -> Iterator[Chunk]:
     """Submit, and give the chunks as they come. Leaving the loop early, an interrupt included, cancels the request."""
     inbox: queue.SimpleQueue[Chunk] = queue.SimpleQueue()
-    ticket = engine.submit(request, inbox.put)
     remaining = num_answers(request)
-    try:
+    ticket = engine.submit(request, inbox.put)
+    try:  # nothing comes between, or an interrupt there would leave the request running
         while remaining:
             chunk = next_chunk(inbox)
             remaining -= chunk.finish_reason is not None

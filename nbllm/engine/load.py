@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nbllm.config import Config
 from nbllm.core import ModelInfo
-from nbllm.engine.driver import shared_driver
-from nbllm.engine.local import LocalEngine
+from nbllm.engine.aside import aside
 from nbllm.engine.machine import available_memory, usable_cores
-from nbllm.engine.plan import plan
+from nbllm.engine.plan import Plan, plan
 from nbllm.errors import ModelLoadError, ParameterError
 from nbllm.store.gguf import check_complete
 
 if TYPE_CHECKING:
+    from nbllm.engine.local import LocalEngine
     from nbllm.llama.backend import LlamaBackend
 
+_REST = ("nbllm.engine.driver", "nbllm.engine.local", "jinja2.ext", "numpy", "llguidance")
+"""What the engine needs, at once or for a later request, and llama.cpp's reading of the file does not.
+
+Imported in a thread, which gets no signals: an interrupted first import of numpy cannot be repeated in a process.
+"""
 _MOST_THREADS = 512
 _MOST_LAYERS = 10_000
 _logger = logging.getLogger("nbllm.engine")
@@ -63,25 +69,39 @@ def load_engine(
         chosen = replace(chosen, store_bytes=config.prefix_store_bytes)
 
     from nbllm.llama.backend import LlamaBackend
+    from nbllm.llama.library import library
 
     threads = threads or config.threads
-    backend = LlamaBackend(
-        model.path,
-        gpu_layers=gpu_layers,
-        use_mmap=use_mmap,
-        threads=min(usable_cores(), threads or usable_cores()),
-        swa_full=swa_full,
-        flash_attention=flash_attention,
-    )
+    library()  # Python's own work, which would only share the GIL with what is done aside
+    with aside(_import_the_rest):
+        backend = LlamaBackend(
+            model.path,
+            gpu_layers=gpu_layers,
+            use_mmap=use_mmap,
+            threads=min(usable_cores(), threads or usable_cores()),
+            swa_full=swa_full,
+            flash_attention=flash_attention,
+        )
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(backend.close)
-        layers = _offloaded(backend, gpu_layers)
-        engine = LocalEngine(
-            backend, model, chosen, shared_driver(config.cores_file), gpu_layers=layers, threads=threads
-        )
+        engine = _engine(backend, model, chosen, config, _offloaded(backend, gpu_layers), threads)
         cleanup.pop_all()
     _logger.info("%s", engine.info.summary)
     return engine
+
+
+def _import_the_rest() -> None:
+    for name in _REST:
+        importlib.import_module(name)
+
+
+def _engine(
+    backend: LlamaBackend, model: ModelInfo, chosen: Plan, config: Config, layers: int, threads: int | None
+) -> LocalEngine:
+    from nbllm.engine.driver import shared_driver
+    from nbllm.engine.local import LocalEngine
+
+    return LocalEngine(backend, model, chosen, shared_driver(config.cores_file), gpu_layers=layers, threads=threads)
 
 
 def _check_options(threads: object, gpu_layers: object, **switches: object) -> None:

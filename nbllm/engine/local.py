@@ -24,6 +24,7 @@ from nbllm.core import (
     ScoreRequest,
 )
 from nbllm.engine.answer import Answer, Clocks
+from nbllm.engine.aside import aside
 from nbllm.engine.backend import Backend
 from nbllm.engine.defaults import COMPLETION_TOKENS, STATED, resolved
 from nbllm.engine.driver import Driver
@@ -73,7 +74,8 @@ class LocalEngine:
         self._lock = threading.Lock()
         self._closed = False
         self._fixed: Lane | None = None
-        self._free = self._make_lane(plan.kv_tokens, plan.max_sequences + 1, fixed=False)
+        with aside(self._prompts.warm_up):
+            self._free = self._make_lane(plan.kv_tokens, plan.max_sequences + 1, fixed=False)
         self.info = EngineInfo(
             model=replace(model, loaded=True),
             context_length=plan.context_length,
@@ -216,7 +218,7 @@ class LocalEngine:
                 index,
                 StopStream((*params.stop, *prompt.stop)),
                 self._splitter(request, prompt),
-                trims_start=bool(prompt.stop),
+                trims_start=bool(prompt.stop) and not request.continue_final,
             ),
             seeded,
             vocabulary=self._backend,
@@ -262,7 +264,7 @@ class LocalEngine:
 
     def _embed_job(self, request: EmbedRequest, index: int, submitted: float) -> EmbedJob:
         tokens = self._backend.tokenize(request.texts[index], add_special=True, parse_special=False)
-        if not tokens:
+        if not tokens or not request.texts[index]:  # some models begin even nothing with a token
             raise InvalidRequestError(f"text {index} is empty: there is nothing to embed")
         if len(tokens) > self._plan.context_length:
             raise ContextOverflowError(len(tokens), self._plan.context_length)

@@ -27,14 +27,24 @@ def usable_cores(root: Path = _ROOT) -> int:
     return max(1, min([_physical_cores(root), *_cpu_quotas(root)]))
 
 
+def busy_elsewhere(root: Path = _ROOT) -> int:
+    """Threads of other processes that run or want to run at this moment; 0 where the system does not tell."""
+    runnable = _read(root / "proc/loadavg").split()[3:4]
+    total = _whole(runnable[0].partition("/")[0]) if runnable else None
+    return max(0, total - _own_running(root)) if total else 0
+
+
 def available_memory(root: Path = _ROOT) -> int:
     """Bytes that this process can still take without swapping and without being killed by its cgroup."""
-    import psutil
-
-    return max(0, min([int(psutil.virtual_memory().available), *_memory_left(root)]))
+    return max(0, min([_machine_memory(root), *_memory_left(root)]))
 
 
 # Cores
+
+
+def _own_running(root: Path) -> int:
+    states = (_read(path).rpartition(")")[2].split()[:1] for path in (root / "proc/self/task").glob("*/stat"))
+    return sum(state == ["R"] for state in states)
 
 
 def _physical_cores(root: Path) -> int:
@@ -98,6 +108,18 @@ def _whole_cores(quota: str, period: str) -> Iterator[int]:
 
 
 # Memory
+
+
+def _machine_memory(root: Path) -> int:
+    """From the kernel where it says; importing psutil takes as long as the rest of a load's checks together."""
+    for line in _read(root / "proc/meminfo").splitlines():
+        name, _, value = line.partition(":")
+        kib = _whole(value.removesuffix("kB")) if name == "MemAvailable" else None
+        if kib is not None:
+            return kib * 1024
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def _memory_left(root: Path) -> Iterator[int]:

@@ -38,7 +38,7 @@ class Pace:
 
     def observe(self, num_decoding: int, num_prompt_tokens: int, duration_s: float) -> None:
         """Learn from a step that was evaluated."""
-        if num_prompt_tokens == 0:
+        if num_decoding and not num_prompt_tokens:
             self._decode_s[num_decoding] = _blend(self._decode_s.get(num_decoding), duration_s)
         elif num_prompt_tokens >= _SMALLEST_BUDGET:
             per_token_s = max(duration_s - self._decoding_s(num_decoding), duration_s * 0.1) / num_prompt_tokens

@@ -174,8 +174,10 @@ def _refusal(
         f"{kind} KV; {_size(memory.usable)} of {_size(memory.free)} free may be used"
     )
     largest = memory.largest_pool(kind)
-    if largest >= _MULTIPLE and (kv_tokens or context_length):
-        return InsufficientMemoryError(f"{numbers}: ask for context_length={largest} or less")
+    asked = {"kv_tokens": kv_tokens or 0, "context_length": context_length or 0}
+    too_many = [f"{name}={largest}" for name, tokens in asked.items() if tokens > largest >= _MULTIPLE]
+    if too_many:
+        return InsufficientMemoryError(f"{numbers}: ask for {' and '.join(too_many)} or less")
     return InsufficientMemoryError(f"{numbers}: close other programs, or choose a smaller model or quantization")
 
 

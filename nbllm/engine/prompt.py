@@ -56,6 +56,10 @@ class Prompts:
     def reasoning_tags(self) -> Tags:
         return self.template.reasoning_tags
 
+    def warm_up(self) -> None:
+        """Do what the first chat prompt would otherwise wait for: read the vocabulary, parse the template."""
+        self.template.render((Message("user", "."),))
+
     def prepare(self, request: GenerateRequest) -> Prompt:
         """Turn a request into ids.
 
@@ -72,6 +76,8 @@ class Prompts:
             self._backend.check_ids(request.tokens, "tokens")
             return Prompt(RenderedPrompt(_text_of(self._backend, request.tokens), tuple(request.tokens)))
         if request.text is not None:
+            if not request.text:  # a token that begins every prompt is nothing to go on
+                return Prompt(RenderedPrompt("", ()))
             ids = self._backend.tokenize(request.text, add_special=True, parse_special=request.parse_special)
             return Prompt(RenderedPrompt(request.text, tuple(ids)))
         return self._chat(request, request.messages or ())

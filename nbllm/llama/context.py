@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from nbllm.core import Row, StepStatus
 from nbllm.errors import EngineError, InsufficientMemoryError
 from nbllm.llama import log
+from nbllm.llama.hugepages import KvAdvice
 from nbllm.llama.library import Library
 from nbllm.llama.model import LlamaModel
+from nbllm.llama.owned import owned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +69,8 @@ class LlamaContext:
         )
         params.type_k = params.type_v = getattr(api, _KV_TYPES[kv_type])
         self._flag = ctypes.create_string_buffer(2)
-        with log.captured() as errors:
-            pointer = api.llama_init_from_model(model.pointer, params)
+        with log.captured(KvAdvice()) as errors:
+            pointer = owned(api.llama_init_from_model, api.llama_free, model.pointer, params)
         if not pointer:
             raise InsufficientMemoryError(
                 f"no context of {kv_tokens:,} tokens could be made ({errors[0] if errors else 'no reason given'}); "
@@ -76,6 +78,7 @@ class LlamaContext:
             )
         self.pointer = pointer
         self._finalizer = weakref.finalize(self, _free, model.library, pointer)
+        model.dependents.append(self._finalizer)
         self._memory = api.llama_get_memory(pointer)
         self._batch = _Batch(api, _MAX_BATCH)
         self._threads = threads

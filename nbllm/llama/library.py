@@ -1,8 +1,8 @@
 """The llama.cpp shared library: found once, checked, and bound in two ways.
 
-`Library.api` is llama-cpp-python's ctypes binding. Each call through it gives up the GIL and has to wait for it
-again, up to a switch interval (5 ms by default) while the kernel's main thread runs Python. So short calls that
-happen for every token go through `Library.quick`, the same functions bound with `ctypes.PyDLL`, which keeps the
+`Library.api` is llama-cpp-python's ctypes binding (`bindings.py`). Each call through it gives up the GIL and has to
+wait for it again, up to a switch interval (5 ms by default) while the kernel's main thread runs Python. So short calls
+that happen for every token go through `Library.quick`, the same functions bound with `ctypes.PyDLL`, which keeps the
 GIL; only calls that compute for milliseconds (decode, load, state copies) go through `api`.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 from nbllm.errors import EngineClosedError, ModelLoadError
 from nbllm.llama import log
 from nbllm.llama.amx import extra_buffers_are_safe
+from nbllm.llama.bindings import import_bindings
 
 PINNED = "0.3.36"
 _QUICK = (
@@ -29,7 +30,6 @@ _QUICK = (
     "llama_sampler_apply",
     "llama_sampler_sample",
     "llama_token_to_piece",
-    "llama_vocab_get_attr",
     "llama_vocab_is_eog",
     "llama_memory_seq_rm",
     "llama_memory_seq_cp",
@@ -49,6 +49,7 @@ _NEEDED = (
     "llama_state_seq_get_data",
     "llama_state_seq_set_data",
     "llama_tokenize",
+    "llama_vocab_get_attr",
     "llama_vocab_n_tokens",
 )
 _lock = threading.Lock()
@@ -78,6 +79,10 @@ class Library:
     @property
     def has_gpu(self) -> bool:
         return bool(self.api.llama_supports_gpu_offload())
+
+    def address(self, name: str) -> int | None:
+        """Where a function is, for another library that calls it."""
+        return ctypes.cast(getattr(_shared_object(self.api), name), ctypes.c_void_p).value
 
     def check_process(self) -> None:
         """Raise in a forked child: OpenMP's threads do not survive a fork, and the next decode would hang."""
@@ -111,7 +116,7 @@ def _shared_object(api: Any) -> Any:
 
 def _import_bindings() -> ModuleType:
     try:
-        from llama_cpp import llama_cpp as api
+        api = import_bindings()
     except (ImportError, OSError, RuntimeError) as error:
         raise ModelLoadError(
             f"llama.cpp cannot be loaded ({error}); reinstall it: "

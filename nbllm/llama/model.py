@@ -13,8 +13,10 @@ from nbllm.core import SamplingParams
 from nbllm.errors import InvalidRequestError, ModelLoadError, ParameterError
 from nbllm.llama import log
 from nbllm.llama.library import Library, library
+from nbllm.llama.owned import owned
 
 _META_BUFFER = 4096
+_QUOTED = 20
 _SAMPLING_KEYS = {
     "temperature": ("general.sampling.temp", float),
     "top_k": ("general.sampling.top_k", int),
@@ -44,12 +46,9 @@ class LlamaModel:
         params.n_gpu_layers = gpu_layers
         params.use_extra_bufts = self.library.extra_buffers
         params.load_mode = api.LLAMA_LOAD_MODE_MMAP if use_mmap else api.LLAMA_LOAD_MODE_NONE
-        with log.captured() as errors:
-            pointer = api.llama_model_load_from_file(path.encode("utf-8", errors="surrogateescape"), params)
-        if not pointer:  # a NULL POINTER is falsy, but it is not None
-            raise ModelLoadError(f"{path} cannot be loaded: {_reason(errors)}")
-        self.pointer = pointer
+        self.pointer = pointer = _loaded(api, path, params)
         self._finalizer = weakref.finalize(self, _free, self.library, pointer)
+        self.dependents: list[weakref.finalize[..., Any]] = []
         self.vocab = api.llama_model_get_vocab(pointer)
         self.vocabulary_size = int(api.llama_vocab_n_tokens(self.vocab))
         self.embedding_length = int(api.llama_model_n_embd(pointer))
@@ -63,7 +62,9 @@ class LlamaModel:
         return self.library.api
 
     def close(self) -> None:
-        """Free the weights. Every context on them has to be closed before."""
+        """Free the weights, and before them what is left of contexts on them: an interrupt may have left one."""
+        for free in self.dependents:
+            free()
         self._finalizer()
 
     @functools.cached_property
@@ -139,7 +140,8 @@ class LlamaModel:
         User-defined tokens (`</think>` in some models) are not among them: they are ordinary text that has a token of
         its own, and the tokenizer takes them from any text.
         """
-        api, attribute = self.api, self.library.quick.llama_vocab_get_attr
+        api = self.api
+        attribute = api.llama_vocab_get_attr  # not the quick one: this runs beside a load, which then waits for the GIL
         marked = api.LLAMA_TOKEN_ATTR_CONTROL | api.LLAMA_TOKEN_ATTR_UNKNOWN
         found = [
             api.llama_vocab_get_text(self.vocab, token).decode("utf-8", errors="replace")
@@ -177,10 +179,11 @@ class LlamaModel:
 
 
 class Pieces(dict[int, bytes]):
-    """The bytes that each token stands for, asked for once; a control token stands for none."""
+    """The bytes that each token stands for, asked for once; a control one for none, or its text if `special`."""
 
-    def __init__(self, model: LlamaModel) -> None:
+    def __init__(self, model: LlamaModel, *, special: bool = False) -> None:
         super().__init__()
+        self._special = special
         self._call = model.library.quick.llama_token_to_piece
         self._vocab = model.vocab
 
@@ -188,7 +191,7 @@ class Pieces(dict[int, bytes]):
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
-            length = int(self._call(self._vocab, token, buffer, size, 0, False))
+            length = int(self._call(self._vocab, token, buffer, size, 0, self._special))
             if length >= 0:
                 piece = self[token] = buffer.raw[:length]
                 return piece
@@ -199,10 +202,25 @@ def utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
+        before = text[max(0, error.start - _QUOTED) : error.start].encode("utf-8", "replace").decode()
         raise InvalidRequestError(
-            f"the text has a lone surrogate (U+{ord(text[error.start]):04X}) at position {error.start}, which is not "
-            'a character; clean it with text.encode("utf-8", "replace").decode()'
+            f"the text has a lone surrogate (U+{ord(text[error.start]):04X}) after {before!r}, which is not a "
+            'character; clean it with text.encode("utf-8", "replace").decode()'
         ) from error
+
+
+def _loaded(api: Any, path: str, params: Any) -> Any:
+    """llama.cpp's pointer. A file that it refuses is tried again, to hear why."""
+    encoded = path.encode("utf-8", errors="surrogateescape")
+    with log.unheard():
+        pointer = owned(api.llama_model_load_from_file, api.llama_model_free, encoded, params)
+    if pointer:  # a NULL POINTER is falsy, but it is not None
+        return pointer
+    with log.captured() as errors:
+        pointer = owned(api.llama_model_load_from_file, api.llama_model_free, encoded, params)
+    if not pointer:
+        raise ModelLoadError(f"{path} cannot be loaded: {_reason(errors)}")
+    return pointer
 
 
 def _reason(errors: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nbllm.core import SamplingParams
-from nbllm.errors import EngineError
+from nbllm.errors import EngineError, ParameterError
 from nbllm.llama.context import LlamaContext
 from nbllm.llama.model import LlamaModel
 
@@ -64,6 +64,8 @@ class Sampler:
     def _add_bias(self, params: SamplingParams) -> None:
         if not params.logit_bias:
             return
+        if sum(bias <= -100.0 for bias in params.logit_bias.values()) >= self._model.vocabulary_size:
+            raise ParameterError("logit_bias", "bans every token that there is: leave one out")
         api = self._model.api
         table = (api.llama_logit_bias * len(params.logit_bias))()
         for entry, (token, bias) in zip(table, params.logit_bias.items(), strict=True):

@@ -50,8 +50,9 @@ def load(model: str | os.PathLike[str] | None = None, **options: Any) -> Model:
         if name not in _OPTIONS:
             raise ParameterError(name, unknown_option(name, list(_OPTIONS)))
     config = load_config()
-    name = os.fspath(model if model is not None else config.default_model)
-    path = str(resolve(name, config))
+    wanted = model if model is not None else config.default_model
+    path = str(resolve(wanted, config))
+    name = os.fspath(wanted)
     key = (os.path.realpath(path), _normal(options))
     with _lock:
         known = _loaded.get(key)

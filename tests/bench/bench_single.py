@@ -42,7 +42,7 @@ def _share() -> dict[str, float]:
     Sampler.sample = sampling.timed(Sampler.sample)  # type: ignore[method-assign]
     spent: list[tuple[float, float, float]] = []
 
-    def timed_step(threads: int, prefill_threads: int) -> object:
+    def timed_step(threads: int, prefill_threads: Callable[[], int]) -> object:
         started, before = time.perf_counter(), (decoding.total, sampling.total)
         report = step(threads, prefill_threads)
         if report is not None and report.shape == (8, 0):

@@ -288,3 +288,17 @@ def test_any_text_is_a_grammar_or_an_error(kind: Any, source: str) -> None:
 def test_every_choice_is_accepted_word_for_word(options: list[str]) -> None:
     constraint = constraints.choice(options)
     assert all(accepts(constraint, option) for option in options)
+
+
+def test_exception_of_a_signal_handler_is_not_the_grammars_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    class AlarmError(Exception):
+        """What the handler of a signal may raise, at any moment."""
+
+    def rung(*_: object) -> None:
+        raise AlarmError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(constraints, "_trial", rung)
+        with pytest.raises(AlarmError):
+            constraints.grammar(constraints.regex("an alarm rings[0-9]"))
+    assert constraints.grammar(constraints.regex("an alarm rings[0-9]"))

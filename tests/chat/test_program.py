@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -319,3 +320,28 @@ def test_purse_is_shared_by_the_whole_run() -> None:
     with pytest.raises(ExhaustedError, match="too much text"):
         program.run(Budget(5_000, 1_000), GLOBALS)
     assert program.run(Budget(5_000, 100_000), GLOBALS).startswith("0123")
+
+
+class _AlarmError(Exception):
+    """What the handler of a signal may raise, at any moment."""
+
+
+def _run_for_ever(program: Program) -> None:
+    while True:
+        program.run(Budget(3_000_000, 64 * 2**20), {**GLOBALS})
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that signal here")
+def test_exception_of_a_signal_handler_is_not_the_templates_fault() -> None:
+    def ring(*_: object) -> None:
+        raise _AlarmError
+
+    program = Program("{% for a in range(90000) %}x{% endfor %}")
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.005)
+        with pytest.raises(_AlarmError):
+            _run_for_ever(program)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -101,7 +101,7 @@ class Hand:
         """One step of every lane, and the proof that its books are right."""
         for lane, context in zip(self._driver.lanes, self.backend.contexts, strict=True):
             if lane.has_work:
-                lane.step(1, 1)
+                lane.step(1, lambda: 1)
                 self.now += STEP_S
             self.check(lane, context)
 

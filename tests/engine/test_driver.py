@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,13 +31,15 @@ class _Lane:
         self.idle, self.closed, self.died = threading.Event(), threading.Event(), threading.Event()
         self.thread: int | None = None
         self.interval = 0.0
+        self.counts: list[tuple[int, int]] = []
 
     @property
     def has_work(self) -> bool:
         return self.left > 0
 
-    def step(self, threads: int, prefill_threads: int) -> _Report | None:
+    def step(self, threads: int, prefill_threads: Callable[[], int]) -> _Report | None:
         self.thread, self.interval = threading.get_ident(), sys.getswitchinterval()
+        self.counts.append((threads, prefill_threads()))
         self.log.append(self.name)
         if self.error is not None:
             raise self.error
@@ -76,6 +78,22 @@ def test_lanes_with_work_take_turns(driver: Driver) -> None:
     assert other.idle.wait(_WAIT_S)
     assert slow.thread == other.thread != threading.get_ident()
     assert sorted(log[:2]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("busy", "threads"), [(0, 4), (5, 3), (20, 1)])
+def test_prompt_leaves_cores_to_what_else_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: int, threads: int
+) -> None:
+    monkeypatch.setattr("nbllm.engine.driver.usable_cores", lambda: 4)
+    monkeypatch.setattr("nbllm.engine.driver.busy_elsewhere", lambda: busy)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    driver, lane = Driver(tmp_path / "cores"), _Lane([], "a", 0)
+    driver.attach(lane)
+    lane.left = 1
+    driver.wake()
+    assert lane.idle.wait(_WAIT_S)
+    driver.stop()
+    assert lane.counts == [(4, threads)]
 
 
 def test_failing_lane_dies_and_the_others_go_on(driver: Driver) -> None:

@@ -426,10 +426,10 @@ def test_death_of_a_lane_is_told_to_everybody(caplog: pytest.LogCaptureFixture) 
     hand = Hand(ToyBackend(fail_after=2))
     one = hand.ask(_request("w" * 200))
     with caplog.at_level(logging.CRITICAL, "nbllm.engine"):
-        hand.lane.step(1, 1)
-        hand.lane.step(1, 1)
+        hand.lane.step(1, lambda: 1)
+        hand.lane.step(1, lambda: 1)
         with pytest.raises(EngineError) as failure:
-            hand.lane.step(1, 1)
+            hand.lane.step(1, lambda: 1)
         hand.lane.die(failure.value)
     assert isinstance(one.last().error, EngineDeadError)
     with pytest.raises(EngineDeadError, match="load the model again"):
@@ -513,3 +513,21 @@ def test_cancel_of_a_waiting_request_lets_the_step_of_others_be() -> None:
     hand.context.during_decode = None
     hand.finish(*running, waiting)
     assert waiting.last().finish_reason == "interrupted"
+
+
+def test_interrupt_of_a_submission_leaves_nothing_running() -> None:
+    hand = Hand()
+    wake = hand.lane._wake
+
+    def interrupted() -> None:
+        hand.lane._wake = wake
+        raise KeyboardInterrupt
+
+    hand.lane._wake = interrupted
+    given: list[Chunk] = []
+    with pytest.raises(KeyboardInterrupt):
+        hand.engine.submit(_request("x" * 70, max_tokens=90), given.append)
+    hand.step()
+    assert [chunk.finish_reason for chunk in given] == ["interrupted"]
+    assert not hand.has_work
+    assert hand.answer(_request()).tokens() == Hand().answer(_request()).tokens()

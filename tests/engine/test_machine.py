@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbllm.engine import machine
-from nbllm.engine.machine import available_memory, usable_cores
+from nbllm.engine.machine import available_memory, busy_elsewhere, usable_cores
 
 GIB = 1 << 30
 V2_MOUNT = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -299,3 +299,24 @@ def test_usable_cores_in_a_real_cgroup_of_one_cpu(one_cpu_cgroup: Path) -> None:
     command = [sys.executable, "-c", program, str(one_cpu_cgroup)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (result.stdout, result.stderr) == ("1\n", "")
+
+
+@pytest.mark.parametrize(
+    ("loadavg", "busy"),
+    [
+        pytest.param("0.1 0.2 0.3 5/300 1234\n", 3, id="without the own two"),
+        pytest.param("0.1 0.2 0.3 1/300 1234\n", 0, id="fewer than the own"),
+        pytest.param("0.1 0.2 0.3\n", 0, id="cut short"),
+        pytest.param("a b c d/e f\n", 0, id="nonsense"),
+        pytest.param("", 0, id="empty"),
+    ],
+)
+def test_busy_elsewhere_counts_what_others_run(tmp_path: Path, loadavg: str, busy: int) -> None:
+    tasks = {"1": "1 (a) R 0", "2": "2 (b) (c)) R 0", "3": "3 (R) S 0", "4": "cut"}
+    write(tmp_path, {f"proc/self/task/{task}/stat": text for task, text in tasks.items()})
+    write(tmp_path, {"proc/loadavg": loadavg})
+    assert busy_elsewhere(tmp_path) == busy
+
+
+def test_busy_elsewhere_is_nothing_without_proc(tmp_path: Path) -> None:
+    assert busy_elsewhere(tmp_path) == 0

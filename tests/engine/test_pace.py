@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nbllm.engine.pace import TARGET_S, Pace
@@ -46,6 +46,7 @@ def test_decoding_of_more_sequences_is_expected_to_take_longer() -> None:
     assert pace.expected_s(1, 0) == 0.02
 
 
+@example([(0, 0, 0.1)], 1)
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 512), st.floats(0, 5)), max_size=30), st.integers(0, 8))
 def test_budget_is_always_usable(steps: list[tuple[int, int, float]], num_decoding: int) -> None:
     pace = Pace(512)

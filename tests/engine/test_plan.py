@@ -99,6 +99,16 @@ def test_refusal_says_what_to_ask_for_and_that_fits() -> None:
     assert _planned(_model(), 10 * _GIB, context_length=int(named[1]), kv_type="f16") is not None
 
 
+@pytest.mark.parametrize("context", [8192, 500_000], ids=["a context that fits", "a context that is too long, too"])
+def test_refusal_of_a_pool_names_what_is_too_large(context: int) -> None:
+    asked = {"context_length": context, "kv_tokens": 500_000}
+    with pytest.raises(InsufficientMemoryError) as refusal:
+        plan(_model(), free_bytes=10 * _GIB, fraction=0.8, kv_type="f16", **asked)
+    advice = {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", str(refusal.value))}
+    assert set(advice) == {name for name, count in asked.items() if count == 500_000}
+    assert _planned(_model(), 10 * _GIB, kv_type="f16", **{**asked, **advice}) is not None
+
+
 def test_model_that_cannot_fit_at_all_is_refused() -> None:
     with pytest.raises(InsufficientMemoryError, match="smaller model"):
         plan(_model(), free_bytes=2 * _GIB, fraction=0.8)

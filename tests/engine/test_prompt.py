@@ -47,9 +47,10 @@ def test_token_ids_out_of_range_are_refused(token: int) -> None:
         Prompts(ToyBackend()).prepare(GenerateRequest(tokens=(1, token)))
 
 
-def test_empty_prompt_is_refused() -> None:
+@pytest.mark.parametrize("request_", [GenerateRequest(tokens=()), GenerateRequest(text="")], ids=["tokens", "text"])
+def test_empty_prompt_is_refused_even_where_a_token_begins_every_prompt(request_: GenerateRequest) -> None:
     with pytest.raises(InvalidRequestError, match="empty"):
-        Prompts(ToyBackend()).prepare(GenerateRequest(tokens=()))
+        Prompts(ToyBackend()).prepare(request_)
 
 
 class _Pairs(ToyBackend):

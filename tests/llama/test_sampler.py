@@ -12,6 +12,7 @@ import pytest
 
 from nbllm.core import Row, SamplingParams
 from nbllm.engine.defaults import STATED
+from nbllm.errors import ParameterError
 from nbllm.llama.backend import LlamaBackend
 from nbllm.llama.context import LlamaContext
 from nbllm.session.model import Model
@@ -118,3 +119,11 @@ def test_accepted_token_counts_as_chosen(context: LlamaContext) -> None:
 def test_engine_gives_the_text_of_a_plain_loop(context: LlamaContext, smollm2: Model) -> None:
     wanted = _run(context, 12, temperature=0)
     assert list(smollm2.complete(_PROMPT, temperature=0, max_tokens=12, cache_prompt=False).tokens) == wanted
+
+
+def test_bias_that_bans_every_token_is_refused(context: LlamaContext) -> None:
+    everything = dict.fromkeys(range(context.model.vocabulary_size), -100.0)
+    with pytest.raises(ParameterError, match="bans every token"):
+        _run(context, 1, logit_bias=everything)
+    del everything[500]
+    assert _run(context, 2, logit_bias=everything, temperature=1, seed=1) == [500, 500]

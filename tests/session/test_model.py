@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import functools
 import json
 import os
+import random
+import signal
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -234,6 +238,55 @@ def test_interrupt_keeps_the_partial_answer(smollm2: Model, monkeypatch: pytest.
     assert smollm2.last.finish_reason == "interrupted"
     assert smollm2.last.text
     assert smollm2.chat("Hello", **_GREEDY).finish_reason
+
+
+class _AlarmError(Exception):
+    """What a handler raises that is no KeyboardInterrupt."""
+
+
+@pytest.fixture
+def alarm() -> Iterator[Callable[[float], object]]:
+    """Sets a timer whose handler raises in the main thread, wherever it is."""
+
+    def ring(*_: object) -> None:
+        raise _AlarmError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    yield functools.partial(signal.setitimer, signal.ITIMER_REAL)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def _interrupted(act: Callable[[], object], alarm: Callable[[float], object], seconds: float) -> None:
+    alarm(seconds)
+    act()
+
+
+_ENDLESS: dict[str, Callable[[Model], object]] = {
+    "chat": lambda model: model.chat("Tell me a story." * 9, temperature=0, logit_bias=_ends(model)),
+    "stream": lambda model: list(model.stream("Tell me a story." * 9, temperature=0, logit_bias=_ends(model))),
+    "chat_many": lambda model: model.chat_many(["a", "b", "c"] * 9, temperature=0, logit_bias=_ends(model)),
+    "embed": lambda model: model.embed(["word " * 500] * 40),
+    "score": lambda model: [model.score("word " * 500, f"{number}") for number in range(99)],
+    "constrained": lambda model: model.chat("a", regex="[a-z]{900}", temperature=0),
+}
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that signal here")
+@pytest.mark.parametrize("act", _ENDLESS.values(), ids=_ENDLESS)
+def test_alarm_at_any_moment_ends_the_request_and_the_next_is_right(
+    smollm2: Model, alarm: Callable[[float], object], act: Callable[[Model], object]
+) -> None:
+    right = smollm2.chat("What is the capital of France?", **_GREEDY).text
+    smollm2.embed("a")  # what is imported at the first use is imported before the alarms
+    smollm2.chat("a", regex="[a-z]", max_tokens=1)
+    chance = random.Random(7)
+    for least in (0.001, 0.005, 0.02, 0.2):
+        with pytest.raises(_AlarmError):
+            _interrupted(lambda: act(smollm2), alarm, least * (1 + chance.random()))
+        again = smollm2.chat("What is the capital of France?", **_GREEDY, timeout=30)
+        assert (again.text, again.finish_reason) == (right, "length")
+    assert (smollm2.stats.num_running, smollm2.stats.num_waiting) == (0, 0), "a request that nobody can cancel"
 
 
 def test_interrupt_of_many_keeps_what_is_there(smollm2: Model, monkeypatch: pytest.MonkeyPatch) -> None:

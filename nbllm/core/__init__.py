@@ -1,0 +1,38 @@
+"""The values that pass between the rooms: pure, frozen, and free of any platform.
+
+A surface makes a request, an engine answers it with chunks. Nothing here knows Jupyter, llama.cpp or a file format.
+"""
+
+from __future__ import annotations
+
+from nbllm.core.chunks import Chunk, FinishReason, Timings, TokenLogprob, Usage
+from nbllm.core.descriptions import EngineInfo, ModelInfo, RenderedPrompt
+from nbllm.core.messages import ROLES, Message, Role
+from nbllm.core.requests import Constraint, EmbedRequest, GenerateRequest, Priority, Request, ScoreRequest
+from nbllm.core.sampling import RANGES, SamplingParams, unknown_option
+from nbllm.core.steps import Row, StepStatus
+
+__all__ = [
+    "RANGES",
+    "ROLES",
+    "Chunk",
+    "Constraint",
+    "EmbedRequest",
+    "EngineInfo",
+    "FinishReason",
+    "GenerateRequest",
+    "Message",
+    "ModelInfo",
+    "Priority",
+    "RenderedPrompt",
+    "Request",
+    "Role",
+    "Row",
+    "SamplingParams",
+    "ScoreRequest",
+    "StepStatus",
+    "Timings",
+    "TokenLogprob",
+    "Usage",
+    "unknown_option",
+]

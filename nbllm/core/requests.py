@@ -1,0 +1,89 @@
+"""What an engine can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nbllm.core.messages import Message
+from nbllm.core.numbers import as_number
+from nbllm.core.sampling import SamplingParams
+from nbllm.errors import ParameterError
+
+Priority = Literal["interactive", "batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A shape that the answer is guaranteed to have.
+
+    Attributes:
+        kind: which language `source` is in.
+        source: a JSON Schema as JSON text, a regular expression, the choices as a JSON list, or a grammar.
+    """
+
+    kind: Literal["json_schema", "regex", "choice", "lark", "gbnf"]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """One prompt to answer, in exactly one of three forms.
+
+    Attributes:
+        messages: a chat, rendered by the model's template inside the engine.
+        text: raw text; control-token texts in it are taken as control tokens only if `parse_special`.
+        tokens: token ids, taken as they are.
+        priority: "interactive" goes before "batch".
+        reproducible: evaluate in fixed shapes, so that neighbours and caches cannot change the text.
+        cache_prompt: reuse and keep the evaluated prefix.
+        timeout_s: seconds from submission to the end, whatever the request is waiting for; the text so far is kept.
+        template_options: extra variables for the chat template (`enable_thinking`, ...).
+        continue_final: go on with the last message, an assistant's, instead of answering it.
+    """
+
+    messages: tuple[Message, ...] | None = None
+    text: str | None = None
+    tokens: tuple[int, ...] | None = None
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    constraint: Constraint | None = None
+    priority: Priority = "interactive"
+    reproducible: bool = False
+    cache_prompt: bool = True
+    parse_special: bool = False
+    timeout_s: float | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+    continue_final: bool = False
+
+    def __post_init__(self) -> None:
+        given = [form for form in (self.messages, self.text, self.tokens) if form is not None]
+        if len(given) != 1:
+            raise ParameterError("prompt", "give exactly one of messages, text or tokens")
+        if self.timeout_s is not None:
+            number = as_number(float, self.timeout_s)
+            if number is None or number <= 0:
+                raise ParameterError("timeout", f"must be seconds above 0, not {self.timeout_s!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRequest:
+    """Texts to turn into unit vectors, answered by one chunk a text, in any order, with `index` set."""
+
+    texts: tuple[str, ...]
+    priority: Priority = "interactive"
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """A prompt and a continuation whose token log-likelihoods are wanted, answered by one chunk."""
+
+    prompt: str
+    continuation: str
+    messages: tuple[Message, ...] | None = None
+    priority: Priority = "interactive"
+    timeout_s: float | None = None
+
+
+Request = GenerateRequest | EmbedRequest | ScoreRequest
