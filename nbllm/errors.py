@@ -54,18 +54,26 @@ class ParameterError(InvalidRequestError):
 
 
 class ContextOverflowError(InvalidRequestError):
-    """A prompt does not fit into the context; nothing was dropped to make it fit."""
+    """A prompt does not fit into the context; nothing was dropped to make it fit.
 
-    def __init__(self, prompt_tokens: int, context_length: int) -> None:
+    Args:
+        advice: what else would help, besides a shorter prompt and a longer context.
+    """
+
+    def __init__(self, prompt_tokens: int, context_length: int, advice: str = "") -> None:
         super().__init__(
             f"the prompt has {prompt_tokens:,} tokens and the context holds {context_length:,}: shorten the prompt, "
-            f"or load the model with context_length={_rounded_up(prompt_tokens + 512)}"
+            f"or load the model with context_length={_rounded_up(prompt_tokens + 512)}" + (advice and f"; {advice}")
         )
         self.prompt_tokens = prompt_tokens
         self.context_length = context_length
+        self.advice = advice
 
-    def __reduce__(self) -> tuple[type[ContextOverflowError], tuple[int, int]]:
-        return type(self), (self.prompt_tokens, self.context_length)
+    def __reduce__(self) -> tuple[type[ContextOverflowError], tuple[int, int, str]]:
+        return type(self), (self.prompt_tokens, self.context_length, self.advice)
+
+    def with_advice(self, advice: str) -> ContextOverflowError:
+        return type(self)(self.prompt_tokens, self.context_length, advice)
 
 
 class ConstraintError(InvalidRequestError):

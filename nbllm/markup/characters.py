@@ -30,3 +30,25 @@ def normalized(text: str) -> str:
 def plain_text(text: str) -> str:
     """`text` for a terminal: escape sequences and control characters other than tab and newline are gone."""
     return normalized(_TERMINAL_SEQUENCES.sub("", text))
+
+
+class PlainStream:
+    """`text()` is `plain_text` of all that was pushed, without doing the finished lines again.
+
+    No escape sequence that `plain_text` takes out goes over the end of a line.
+    """
+
+    def __init__(self) -> None:
+        self._done: list[str] = []
+        self._line: list[str] = []
+
+    def push(self, delta: str) -> None:
+        """Take the next piece of the text, cut anywhere."""
+        first, *others = delta.split("\n")
+        self._line.append(first)
+        for line in others:
+            self._done.append(plain_text("".join(self._line).removesuffix("\r")) + "\n")
+            self._line = [line]
+
+    def text(self) -> str:
+        return "".join(self._done) + plain_text("".join(self._line))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from nbllm.errors import NbllmError
-from nbllm.notebook.footer import parameters, record
+from nbllm.core import Chunk
+from nbllm.engine.interface import iter_chunks
+from nbllm.errors import ContextOverflowError, NbllmError
+from nbllm.notebook.ask import Ask, ask, place, trimmed
+from nbllm.notebook.desk import Desk, Sent
+from nbllm.notebook.footer import details, parameters, record, usage_line
 
 if TYPE_CHECKING:
-    from nbllm.core import Chunk, FinishReason, SamplingParams
+    from nbllm.core import FinishReason
     from nbllm.notebook.arguments import ChatArguments
-    from nbllm.notebook.conversations import Conversations
     from nbllm.notebook.display import AnswerView
-    from nbllm.notebook.models import Models
+    from nbllm.notebook.stored import Stored
     from nbllm.session.model import Model
     from nbllm.session.response import Collector, Response
 
@@ -24,101 +26,184 @@ class Cell:
     """A question on its way to its answer.
 
     Args:
+        asked: with everything filled in, as the composer leaves it.
         keep: called with the Response, also with one that was interrupted or failed on the way.
     """
 
-    def __init__(
-        self,
-        asked: ChatArguments,
-        models: Models,
-        conversations: Conversations,
-        view: AnswerView,
-        keep: Callable[[Response], None],
-    ) -> None:
-        self._asked, self._models, self._conversations = asked, models, conversations
-        self._view, self._keep = view, keep
+    def __init__(self, asked: ChatArguments, desk: Desk, view: AnswerView, keep: Callable[[Response], None]) -> None:
+        self._asked, self._desk, self._view, self._keep = asked, desk, view, keep
+        self._notes: list[str] = []
+        self._stored: Stored | None = None
 
     def run(self) -> Response | None:
-        """Answer the question. None without one, which only `--new` allows.
+        """Answer the question. None without one, which `--new` allows, and `--continue` after a complete answer.
 
         Raises:
             InvalidRequestError: an option is wrong; checked before any model is loaded.
             KeyboardInterrupt: it was interrupted; what came is shown, kept and part of the conversation.
         """
-        asked = self._asked
-        if asked.new and not asked.prompt:
-            self._forget()
+        asked, desk = self._asked, self._desk
+        if asked.new and not asked.prompt and not asked.goes_on:
+            self._begin_anew()
             return None
-        sampling = self._checked()
+        question = ask(asked, desk)
+        if question.is_complete:
+            self._view.status("the last answer is complete: there is nothing to go on with")
+            return None
+        return self._from_disk(question) or self._from_model(question)
+
+    def _begin_anew(self) -> None:
+        """`--new` without a question: the next cell's will be the first of a conversation."""
+        tree, _ = place(self._asked, self._desk)
+        self._desk.conversations.commit(tree)
+
+    # ---- from disk
+
+    def _from_disk(self, question: Ask) -> Response | None:
+        if not self._asked.cache:
+            return None
+        from nbllm.notebook.stored import Stored
+
+        path = self._desk.models.path(self._asked.model)
+        self._stored = Stored.at(path, question.request)
+        found = self._stored.find()
+        if found is None:
+            return None
+        response, noted = found
+        self._desk.last_sent = Sent(question.request, self._asked.model)
+        self._view.add(Chunk(text=response.text, reasoning=response.reasoning))
+        self._notes = list(noted.get("notes", ()))
+        return self._end(question, response, noted)
+
+    # ---- from the model
+
+    def _from_model(self, question: Ask) -> Response:
         model = self._model()
-        stream = self._stream(model)
-        return self._follow(stream, model, sampling)
-
-    def _forget(self) -> None:
-        model = self._models.loaded(self._asked.model)
-        if model is not None:
-            self._conversations.forget(model, self._asked.system)
-
-    def _checked(self) -> SamplingParams:
-        from nbllm.session.requests import Options
-
-        options = Options.of(self._asked.options)
-        options.chat(self._asked.prompt)
-        return options.sampling
+        if self._asked.trim:
+            question, dropped = trimmed(question, model)
+            if dropped:
+                turns = "oldest turn" if dropped == 1 else f"{dropped} oldest turns"
+                self._notes.append(f"left out the {turns}, to fit into the context")
+        self._check_thinking(question, model)
+        self._desk.last_sent = Sent(question.request, self._asked.model)
+        return self._follow(question, model)
 
     def _model(self) -> Model:
-        name = self._asked.model
-        loaded = self._models.loaded(name)
+        name, models = self._asked.model, self._desk.models
+        loaded = models.loaded(name)
         if loaded is not None:
             return loaded
-        shown = name or self._models.default()
+        shown = name or models.default()
         self._view.status(f"loading {shown} …")
         try:
-            model = self._models.load(name)
+            model = models.load(name)
         except BaseException:
             self._view.status(f"{shown} was not loaded")
             raise
-        self._view.note(model.info.summary)
+        self._view.status(model.info.summary)
+        if not self._asked.cache:  # a run that finds the answer on disk loads nothing and has to look the same
+            self._notes.append(model.info.summary)
         return model
 
-    def _stream(self, model: Model) -> Generator[Chunk, None, None]:
-        asked = self._asked
-        if asked.no_history:
-            chunks = model.stream(asked.prompt, system=asked.system, **asked.options)
-        else:
-            if asked.new:
-                self._conversations.forget(model, asked.system)
-            chunks = self._conversations.current(model, asked.system).stream(asked.prompt, **asked.options)
-        return cast("Generator[Chunk, None, None]", chunks)  # closing one cancels the request
+    def _check_thinking(self, question: Ask, model: Model) -> None:
+        """Say so when the template does the same whether it is asked to think or not."""
+        if self._asked.think is None:
+            return
+        other = question.with_template_option("enable_thinking", not self._asked.think)
+        if model.engine.render(other.request).text == model.engine.render(question.request).text:
+            self._notes.append("this model's template has no switch for thinking")
 
-    def _follow(self, stream: Generator[Chunk, None, None], model: Model, sampling: SamplingParams) -> Response:
+    def _follow(self, question: Ask, model: Model) -> Response:
         from nbllm.session.response import Collector
 
-        collector = Collector(model.name)
-        in_force = parameters(
-            sampling, model.info.defaults, self._asked.system, bool(self._asked.options.get("reproducible"))
-        )
+        collector = Collector(model.name, question.request.constraint, question.begun)
+        if question.begun is not None:
+            self._view.add(Chunk(text=question.begun.content, reasoning=question.begun.reasoning or ""))
+        noted = self._noted(question, model)
         try:
-            with closing(stream):
-                for chunk in stream:
-                    collector.add(chunk)
-                    self._view.add(chunk)
+            for chunk in iter_chunks(model.engine, question.request):
+                collector.add(chunk)
+                if chunk.error is not None:
+                    raise chunk.error
+                self._view.add(chunk)
         except KeyboardInterrupt as interrupt:
-            self._end(_cut(collector, "interrupted"), in_force)
+            self._end(question, _cut(collector, "interrupted"), noted)
             # IPython asks for this instead of a traceback, which would show only where we waited.
             interrupt._render_traceback_ = _one_line  # type: ignore[attr-defined]
             raise
-        except NbllmError:
+        except NbllmError as error:
             partial = _cut(collector, "error")
             if partial.text or partial.reasoning:
-                self._end(partial, in_force)
-            raise
-        return self._end(collector.response(), in_force)
+                self._end(question, partial, noted)
+            advised = self._advised(error, question)
+            if advised is error:
+                raise
+            raise advised from error
+        response = self._end(question, collector.response(), noted)
+        if self._stored is not None:
+            self._stored.keep(response, {**noted, "notes": self._notes})
+        return response
 
-    def _end(self, response: Response, in_force: dict[str, Any]) -> Response:
-        self._view.finish(response, record(response, in_force))
+    def _noted(self, question: Ask, model: Model) -> dict[str, Any]:
+        """What the footer and the metadata say beside the answer itself."""
+        request = question.request
+        system = next((turn.content for turn in question.messages[:1] if turn.role == "system"), None)
+        in_force = parameters(request.sampling, model.info.defaults, system, request.reproducible)
+        return {"parameters": in_force, "context_length": model.info.context_length}
+
+    def _advised(self, error: NbllmError, question: Ask) -> NbllmError:
+        """A conversation that has grown too long can be trimmed, which a single prompt cannot."""
+        if not isinstance(error, ContextOverflowError) or len(question.messages) < 3:
+            return error
+        return error.with_advice("--trim leaves out the oldest turns, --new begins a new conversation")
+
+    # ---- the end
+
+    def _end(self, question: Ask, response: Response, noted: Mapping[str, Any]) -> Response:
+        self._extract(response)
+        metadata = record(response, noted.get("parameters", {}), self._stored.file_hash if self._stored else "")
+        self._view.finish(response, self._footer(response, noted), metadata)
+        self._record(question, response)
         self._keep(response)
         return response
+
+    def _footer(self, response: Response, noted: Mapping[str, Any]) -> list[str]:
+        length = noted.get("context_length", 0)
+        line = [usage_line(response, length)] if self._desk.settings.usage or self._asked.usage else []
+        return [*line, *(details(response, length) if self._asked.usage else ()), *self._notes]
+
+    def _extract(self, response: Response) -> None:
+        if not self._asked.extract or response.finish_reason not in ("stop", "length"):
+            return
+        from nbllm.markup.fences import main_code
+
+        code = main_code(response.text)
+        if code is None:
+            self._notes.append("the answer has no code to put into the next cell")
+        elif self._desk.next_input.insert(code, self._desk.run[0]) == "unchanged":
+            self._notes.append("the cell that an earlier run put below has the same code")
+
+    def _record(self, question: Ask, response: Response) -> None:
+        """Make it a turn of its conversation, unless there is none or nothing was answered."""
+        if question.tree is None or not response.text:
+            return
+        books = self._desk.conversations
+        said: dict[str, Any] = {"cell": question.cell, "execution": question.execution, "model": response.model}
+        if question.longer is not None:
+            turn = books.record_longer(
+                question.tree, question.longer, response.message, finish_reason=response.finish_reason, **said
+            )
+        else:
+            turn = books.record(
+                question.tree,
+                question.parent,
+                question.question,
+                response.message,
+                finish_reason=response.finish_reason,
+                **said,
+            )
+        if self._desk.settings.autosave and books.current is not None and books.current.head is turn:
+            books.save(books.current, self._desk.autosave_file(books.current.name))
 
 
 def _cut(collector: Collector, reason: FinishReason) -> Response:

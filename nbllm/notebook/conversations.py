@@ -1,37 +1,311 @@
-"""The conversations of a notebook: cells that name the same model and system message go on with the same one."""
+"""The conversations of a notebook, and which of them a cell goes on with.
+
+A question first chooses its place, which changes nothing; only an answer is recorded there.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import re
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from nbllm.errors import InvalidRequestError, ParameterError
+from nbllm.markup.characters import normalized
+from nbllm.notebook.tree import Tree, Turn
 
 if TYPE_CHECKING:
-    from nbllm.session.conversation import Conversation
-    from nbllm.session.model import Model
+    from nbllm.core import FinishReason, Message
+
+_MAX_NAME_LENGTH = 100
+_UNNAMED = re.compile(r"chat-([0-9]+)")
+
+
+class _Use(NamedTuple):
+    """That a run of a cell asked in a tree; without a cell, that the tree was taken up."""
+
+    cell: str | None
+    execution: int
+    tree: Tree
 
 
 class Conversations:
-    """One conversation a model and system message, in the order the cells ran."""
+    """All conversations by name, in the order of their making; any thread may use it."""
 
     def __init__(self) -> None:
-        self._by_key: dict[tuple[str, str | None], Conversation] = {}
+        self._lock = threading.RLock()
+        self._trees: dict[str, Tree] = {}
+        self._forgotten: weakref.WeakSet[Tree] = weakref.WeakSet()
+        self._uses: list[_Use] = []
+        self._current: Tree | None = None
 
-    def current(self, model: Model, system: str | None) -> Conversation:
-        """The conversation to go on with; it outlives a model that was closed and loaded again."""
-        from nbllm.session.conversation import Conversation
+    @property
+    def current(self) -> Tree | None:
+        """What a cell that says nothing else goes on with."""
+        return self._current
 
-        key = _key(model, system)
-        known = self._by_key.get(key)
-        if known is None:
-            known = Conversation(model, system=system)
-        elif known.model is not model:
-            known = Conversation(model, history=known.history)
-        self._by_key[key] = known
-        return known
+    def names(self) -> list[str]:
+        with self._lock:
+            return list(self._trees)
 
-    def forget(self, model: Model, system: str | None) -> None:
-        """Let the next cell start afresh."""
-        self._by_key.pop(_key(model, system), None)
+    def trees(self) -> list[Tree]:
+        with self._lock:
+            return list(self._trees.values())
+
+    def get(self, name: str) -> Tree:
+        """Raises InvalidRequestError with the closest names when there is none of that name."""
+        with self._lock:
+            tree = self._trees.get(name.strip())
+            return tree if tree is not None else _not_found(name, list(self._trees))
+
+    def choose(
+        self,
+        *,
+        name: str | None = None,
+        system: str | None = None,
+        default_system: str | None = None,
+        new: bool = False,
+        cell: str | None = None,
+        execution: int = 0,
+    ) -> tuple[Tree, Turn | None]:
+        """The conversation that a cell asks in, and the turn that its question follows; None is the root.
+
+        Nothing is changed, and the tree may be a draft that `record` or `commit` brings in.
+
+        Args:
+            system: a system message, "" for none, None for whatever the conversation has.
+            default_system: what a conversation that begins here has when `system` is None.
+            new: start afresh, in a conversation of its own or at the root of the named one.
+            cell: the cell's id if the front end gives one.
+            execution: the number of the cell's run.
+
+        Raises:
+            ParameterError: the name is not fit for one.
+            InvalidRequestError: the named conversation has another system message.
+        """
+        with self._lock:
+            first = system if system is not None else default_system
+            if name is not None:
+                tree = self._named(checked_name(name), system, new) or Tree(name.strip(), first, is_named=True)
+            elif new:
+                tree = self._begun_by(cell, execution, first) or Tree(self._free_name(), first)
+            else:
+                known = self._seen(system, cell, execution) or self._ongoing(system)
+                tree = known or Tree(self._free_name(), first)
+            return tree, tree.place(cell, execution)
+
+    def commit(self, tree: Tree) -> Tree:
+        """Make a chosen tree the current one, and return what holds its turns from now on.
+
+        That is another tree if the chosen one restarts it, or if its name was taken while the question was asked.
+        One that was forgotten in the meantime stays so.
+        """
+        return self._taken_up(tree, None, 0)
+
+    def record(
+        self,
+        tree: Tree,
+        parent: Turn | None,
+        question: Message,
+        answer: Message,
+        *,
+        cell: str | None = None,
+        execution: int = 0,
+        finish_reason: FinishReason = "stop",
+        model: str = "",
+    ) -> Turn:
+        """Add an answer where `choose` said, and make its conversation the current one."""
+        with self._lock:
+            return self._taken_up(tree, cell, execution).add(
+                question,
+                answer,
+                parent=parent,
+                cell=cell,
+                execution=execution,
+                finish_reason=finish_reason,
+                model=model,
+            )
+
+    def record_longer(
+        self,
+        tree: Tree,
+        turn: Turn,
+        answer: Message,
+        *,
+        cell: str | None = None,
+        execution: int = 0,
+        finish_reason: FinishReason = "stop",
+        model: str = "",
+    ) -> Turn:
+        """Replace the answer of `turn` by one that goes on from it, which `cell` asked for.
+
+        The new turn still belongs to the cell that asked the question, which branches before it when it runs again.
+        """
+        with self._lock:
+            target = self._taken_up(tree, cell, execution)
+            return target.replace_last(answer, finish_reason=finish_reason, model=model, turn=turn)
+
+    def reset(self, name: str | None = None) -> list[str]:
+        """Forget one conversation or all, and return their names. After the current one the next cell starts afresh.
+
+        Raises:
+            InvalidRequestError: there is none of that name.
+        """
+        with self._lock:
+            gone = list(self._trees.values()) if name is None else [self.get(name)]
+            for tree in gone:
+                del self._trees[tree.name]
+                self._forgotten.add(tree)
+            self._uses = [use for use in self._uses if use.tree not in self._forgotten]
+            if self._current in gone:
+                self._current = None
+            return [tree.name for tree in gone]
+
+    def save(self, tree: Tree, path: str | os.PathLike[str]) -> Path:
+        """Write the active path of a conversation as JSON lines of OpenAI's messages, and return the file.
+
+        Stale turns are not written: the format knows no branches.
+
+        Raises:
+            InvalidRequestError: there is nothing to save, the place is not writable, or something else is there.
+        """
+        from nbllm.notebook.saved import write
+
+        tree = tree.taken_into or tree
+        messages = tree.messages(tree.head)
+        if not messages:
+            raise InvalidRequestError(f"the conversation {_label(tree.name)} has nothing to save yet")
+        return write(path, messages)
+
+    def open(self, path: str | os.PathLike[str], name: str | None = None) -> Tree:
+        """Read a saved conversation, named after its file unless a name is given, and make it the current one.
+
+        Raises:
+            InvalidRequestError: it cannot be read, is damaged, or its name is taken; nothing is changed.
+        """
+        from nbllm.notebook.saved import read
+
+        name = checked_name(Path(path).stem if name is None else name)
+        self._refuse_taken(name)
+        tree = Tree.of_messages(name, read(path))
+        with self._lock:
+            self._refuse_taken(name)
+            return self.commit(tree)
+
+    # ---- inside
+
+    def _named(self, name: str, system: str | None, new: bool) -> Tree | None:
+        tree = self._trees.get(name)
+        if tree is None or new:
+            return tree and tree.restarted(system)
+        if system is not None and not _has(tree, system):
+            has = f"the system message {_label(tree.system)}" if tree.system else "no system message"
+            raise InvalidRequestError(
+                f"the conversation {name!r} has {has}: leave out -s to go on with it, "
+                "add --new to start it afresh, or give another name with -c"
+            )
+        return tree
+
+    def _begun_by(self, cell: str | None, execution: int, system: str | None) -> Tree | None:
+        """A new beginning of the unnamed conversation that an earlier run of the cell began."""
+        for tree in self._trees.values():
+            if not tree.is_named and _was_begun_by(tree, cell, execution):
+                return tree.restarted(system or "")
+        return None
+
+    def _seen(self, system: str | None, cell: str | None, execution: int) -> Tree | None:
+        """Where this run of the cell asked last, or where its run before began."""
+        if cell is None:
+            return None
+        uses = [use for use in self._uses if use.cell == cell and (system is None or _has(use.tree, system))]
+        if not uses:
+            return None
+        last = uses[-1]
+        if last.execution == execution:
+            return last.tree
+        return next(use.tree for use in uses if use.execution == last.execution)
+
+    def _ongoing(self, system: str | None) -> Tree | None:
+        if system is None:
+            return self._current
+        latest = (use.tree for use in reversed(self._uses) if not use.tree.is_named and _has(use.tree, system))
+        return next(latest, None)
+
+    def _free_name(self) -> str:
+        numbers = [int(match[1]) for match in map(_UNNAMED.fullmatch, self._trees) if match]
+        return f"chat-{max(numbers, default=0) + 1}"
+
+    def _taken_up(self, tree: Tree, cell: str | None, execution: int) -> Tree:
+        with self._lock:
+            target = self._registered(tree)
+            if target is not tree:
+                tree.taken_into = target
+                target.restart(tree)
+            if target not in self._forgotten:
+                self._current = target
+                self._uses.append(_Use(cell, execution, target))
+            return target
+
+    def _registered(self, tree: Tree) -> Tree:
+        if tree.taken_into is not None:
+            return tree.taken_into
+        if tree in self._forgotten:
+            return tree
+        holder = self._trees.get(tree.name)
+        if holder is not None and holder is not tree:
+            if tree.is_named:
+                return holder
+            tree.name = self._free_name()
+        self._trees[tree.name] = tree
+        return tree
+
+    def _refuse_taken(self, name: str) -> None:
+        if name in self._trees:
+            raise InvalidRequestError(
+                f"there is a conversation {name!r} already: give another name, or forget that one first (%llm reset)"
+            )
 
 
-def _key(model: Model, system: str | None) -> tuple[str, str | None]:
-    return model.info.model.path, system
+def checked_name(name: str) -> str:
+    """A name that a person typed for a conversation, without spaces around it. Raises ParameterError for a bad one."""
+    name = name.strip()
+    if not name:
+        raise ParameterError("conversation", "the name is empty; give one such as draft")
+    if len(name) > _MAX_NAME_LENGTH:
+        raise ParameterError(
+            "conversation", f"the name has {len(name):,} characters; give one of at most {_MAX_NAME_LENGTH}"
+        )
+    if name != normalized(name) or "\n" in name or "\t" in name:
+        raise ParameterError("conversation", f"the name {name!r} has control characters; leave them out")
+    return name
+
+
+def _has(tree: Tree, system: str) -> bool:
+    return tree.system == (system or None)
+
+
+def _was_begun_by(tree: Tree, cell: str | None, execution: int) -> bool:
+    """Whether another run of the cell began the tree, or nothing did yet."""
+    roots = [turn for turn in tree.turns if turn.parent is None]
+    if not roots:
+        return True
+    own = [turn for turn in roots if turn.cell == cell]
+    return cell is not None and roots[0].cell == cell and own[-1].execution != execution
+
+
+def _not_found(name: str, names: list[str]) -> NoReturn:
+    if not names:
+        raise InvalidRequestError(f"no conversation {_label(name)}, nor any other: ask something with %%chat first")
+    import difflib
+
+    close = difflib.get_close_matches(name[:_MAX_NAME_LENGTH], names, n=3, cutoff=0.4) or names
+    more = f" and {len(close) - 5:,} more" if len(close) > 5 else ""
+    raise InvalidRequestError(f"no conversation {_label(name)}; the closest names: {', '.join(close[:5])}{more}")
+
+
+def _label(text: str | None, length: int = 60) -> str:
+    """A text in quotes for an error of one line."""
+    text = text or ""
+    return repr(text if len(text) <= length else f"{text[: length - 1]}…")

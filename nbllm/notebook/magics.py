@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class, no_var_expand
 
-from nbllm.notebook.arguments import chat_arguments, parse
-from nbllm.notebook.conversations import Conversations
-from nbllm.notebook.models import Models, SessionModels
-from nbllm.notebook.shown import Shown
+from nbllm.notebook.arguments import ChatArguments, chat_arguments, parse
+from nbllm.notebook.compose import Composer
+from nbllm.notebook.manage import MANUAL, Manager
 
 if TYPE_CHECKING:
+    from nbllm.notebook.desk import Desk
     from nbllm.session.response import Response
+
+Check = Callable[[str, str, Callable[[str], str]], None]
+NOT_FOR_CODE = ("schema", "format", "extract", "continue", "conversation", "new")
+"""Options of %chat that make no sense where the answer is code for the cell."""
 
 
 @magics_class
 class ChatMagics(Magics):
-    """`%chat` and `%%chat` in one shell, with the conversations of its cells.
+    """The magics of one shell, over what its cells share.
 
     Attributes:
-        replaced: the magics of that name that the shell had before, by kind.
+        replaced: the magics of the same names that the shell had before, by kind and name.
     """
 
-    def __init__(self, shell: Any, models: Models | None = None) -> None:
+    def __init__(self, shell: Any, desk: Desk) -> None:
         super().__init__(shell)
-        self.shown = Shown(shell)
-        self._namespace: dict[str, Any] = shell.user_ns
-        self.replaced: dict[str, Any] = {}
-        self._models = models or SessionModels()
-        self._conversations = Conversations()
+        self.desk = desk
+        self.manager = Manager(desk)
+        self.replaced: dict[str, dict[str, Any]] = {}
+        self._transform = shell.transform_cell
+        self._composer = Composer(shell, desk.seen, desk.settings)
 
     @no_var_expand
     @line_cell_magic
@@ -37,18 +44,97 @@ class ChatMagics(Magics):
     def chat(self, line: str, cell: str | None = None) -> Response | None:
         """Ask a language model, and see its answer as it is written.
 
-        %chat [options] a question on one line, or %%chat [options] and a text below it. Cells go on with the
-        conversation of the cells before that had the same model and system message. Interrupting the kernel stops
-        the answer and keeps what there is of it. The answer is also the cell's value: _, Out[n], r = %chat ...
+        %chat [options] a question on one line, or %%chat [options] and a text below it. {name}, {obj.attr} and {x[0]}
+        in it become the values of variables, {df} a summary of a table ({df:head=20}, {df:full}), {In[3]}, {Out[3]}
+        and {Err[3]} what an earlier cell said; {{ is {. Cells go on with the conversation of the cells before them,
+        and a cell that is run again takes its old place in it. Interrupting the kernel stops the answer and keeps
+        what there is of it. The answer is also the cell's value: _, Out[n], r = %chat ...
         """
+        return self._run(self._composer.compose(parse(line, cell)))
+
+    @no_var_expand
+    @line_magic
+    def explain(self, line: str) -> Response | None:
+        """Explain the last error: its traceback, the code of the cell, and the types of its variables are sent.
+
+        %explain [options of %chat] [a question about it]
+        """
+        from nbllm.errors import InvalidRequestError
+        from nbllm.notebook.verbs import explain_prompt
+
+        failure = self.desk.seen.last_error
+        if failure is None:
+            raise InvalidRequestError("no cell has failed yet, so there is nothing to explain")
+        return self._run(self._composer.compose(parse(line), before=explain_prompt(failure)))
+
+    @no_var_expand
+    @cell_magic
+    def fix(self, line: str, cell: str) -> Response | None:
+        """Repair the code below: shows what changes, and puts the new code into this cell.
+
+        %%fix [options of %chat] [what is wrong], and the code. If it has just failed, the error is sent along.
+        """
+        from nbllm.notebook.verbs import fix_prompt
+
+        return self._rewrite(line, cell, fix_prompt(cell, self.desk.seen.failure_of(cell)))
+
+    @no_var_expand
+    @cell_magic
+    def doc(self, line: str, cell: str) -> Response | None:
+        """Write docstrings into the code below: shows what changes, and puts the new code into this cell.
+
+        %%doc [options of %chat] [wishes], and the code.
+        """
+        from nbllm.notebook.kept import check_only_docstrings
+        from nbllm.notebook.verbs import doc_prompt
+
+        return self._rewrite(line, cell, doc_prompt(cell), check_only_docstrings)
+
+    @no_var_expand
+    @cell_magic
+    def test(self, line: str, cell: str) -> Response | None:
+        """Write tests below the code: shows what changes, and puts the new code into this cell.
+
+        %%test [options of %chat] [wishes], and the code.
+        """
+        from nbllm.notebook.kept import check_nothing_lost
+        from nbllm.notebook.verbs import test_prompt
+
+        return self._rewrite(line, cell, test_prompt(cell), check_nothing_lost)
+
+    @no_var_expand
+    @line_magic
+    def llm(self, line: str) -> Any:
+        return self.manager.run(line)
+
+    llm.__doc__ = MANUAL
+
+    def _rewrite(self, line: str, code: str, prompt: str, check: Check | None = None) -> Response | None:
+        """Ask for the cell's new code. `check` refuses one that must not take its place."""
+        from nbllm.notebook.verbs import diff as diff_of
+        from nbllm.notebook.verbs import diff_markdown, new_code
+
+        asked = parse(line)
+        for name in NOT_FOR_CODE:
+            if asked.has(name):
+                raise UsageError(f"--{name} is for %%chat; leave it out here")
+        response = self._run(self._composer.compose(replace(asked, no_history=True), before=prompt))
+        if response is None or response.finish_reason != "stop":
+            return response  # half of a cell must not take the place of a whole one
+        new = new_code(response.text, code, self._transform)
+        if check is not None:
+            check(code, new, self._transform)
+        self.desk.show({"text/plain": diff_of(code, new), "text/markdown": diff_markdown(code, new)})
+        self.desk.next_input.replace(new)
+        return response
+
+    def _run(self, asked: ChatArguments) -> Response | None:
         from nbllm.notebook.cell import Cell
         from nbllm.notebook.display import answer_view
 
-        asked = parse(line, cell)
-
         def keep(response: Response) -> None:
-            self.shown.note(response)
+            self.desk.shown.note(response)
             if asked.output:
-                self._namespace[asked.output] = response
+                self.desk.namespace[asked.output] = response
 
-        return Cell(asked, self._models, self._conversations, answer_view(self.shell), keep).run()
+        return Cell(asked, self.desk, answer_view(self.shell, asked.format), keep).run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from nbllm.session.model import Model
@@ -19,7 +19,10 @@ class Models(Protocol):
             ModelNotFoundError: there is no such model.
         """
 
-    def load(self, name: str | None) -> Model: ...
+    def load(self, name: str | None, **options: Any) -> Model: ...
+    def all_loaded(self) -> list[Model]: ...
+    def path(self, name: str | None) -> str:
+        """The model's file. Raises ModelNotFoundError as `loaded` does."""
 
     def default(self) -> str:
         """What answers when no model is named."""
@@ -29,21 +32,28 @@ class SessionModels:
     """Those of this process. One that was loaded with `nbllm.load` and options of its own is used as it is."""
 
     def loaded(self, name: str | None) -> Model | None:
-        from nbllm.config import load_config
-        from nbllm.session.loading import loaded_models
-        from nbllm.store import resolve
-
-        config = load_config()
-        path = os.path.realpath(resolve(name if name is not None else config.default_model, config))
-        for model in reversed(loaded_models()):
+        path = self.path(name)
+        for model in reversed(self.all_loaded()):
             if os.path.realpath(model.info.model.path) == path:
                 return model
         return None
 
-    def load(self, name: str | None) -> Model:
+    def load(self, name: str | None, **options: Any) -> Model:
         from nbllm.session.loading import load
 
-        return load(name)
+        return load(name, **options)
+
+    def all_loaded(self) -> list[Model]:
+        from nbllm.session.loading import loaded_models
+
+        return loaded_models()
+
+    def path(self, name: str | None) -> str:
+        from nbllm.config import load_config
+        from nbllm.store import resolve
+
+        config = load_config()
+        return os.path.realpath(resolve(name if name is not None else config.default_model, config))
 
     def default(self) -> str:
         from nbllm.config import load_config

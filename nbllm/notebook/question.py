@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_ASKED = re.compile(r"(?P<before>\s*(?:[\w\s.,()\[\]'\"*]+=\s*)?)%chat[ \t]+(?P<prose>(?!\?+\s*$)\S.*\?)\s*")
+_ASKED = re.compile(
+    r"(?P<before>\s*(?:[\w\s.,()\[\]'\"*]+=\s*)?)%(?P<magic>chat|explain)[ \t]+(?P<prose>(?!\?+\s*$)\S.*\?)\s*"
+)
 
 
 def keep_question_marks(lines: list[str]) -> list[str]:
@@ -19,7 +21,7 @@ def _as_call(line: str) -> str:
     match = _ASKED.fullmatch(line)
     if match is None:
         return line
-    return f"{match['before']}get_ipython().run_line_magic('chat', {match['prose']!r})\n"
+    return f"{match['before']}get_ipython().run_line_magic({match['magic']!r}, {match['prose']!r})\n"
 
 
 def _starts(lines: list[str]) -> set[int]:

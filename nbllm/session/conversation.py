@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,10 @@ from nbllm.session.requests import Prompt
 from nbllm.session.requests import message as as_message
 from nbllm.session.requests import messages as as_messages
 from nbllm.session.response import Collector, Response
+from nbllm.store.header import shown
+
+MAX_BYTES = 64 << 20
+"""Of a saved conversation; a larger file is something else, and would fill the memory."""
 
 
 class Speaker(Protocol):
@@ -105,40 +110,76 @@ class Conversation:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the messages as JSON lines; the file is replaced only when all is written."""
-        target = Path(path)
-        lines = [json.dumps(_as_dict(turn), ensure_ascii=False) for turn in self._turns]
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass") as file:
-                file.write("".join(line + "\n" for line in lines))
-            Path(temporary).replace(target)
-        except BaseException:
-            with suppress(OSError):
-                Path(temporary).unlink()
-            raise
-        return target
+        return write_messages(path, self._turns)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Speaker, *, name: str | None = None) -> Conversation:
         """Read what `save` wrote.
 
         Raises:
-            InvalidRequestError: a line is not a message; it is named, and nothing is changed.
+            InvalidRequestError: it is no such file; a line that is not a message is named, and nothing is changed.
         """
-        turns: list[Message] = []
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="surrogatepass").split("\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                turns.append(as_message(json.loads(line)))
-            except ValueError as error:
-                raise InvalidRequestError(f"{path}, line {number}: not a message ({error})") from error
-        return cls(model, name=name, history=turns)
+        return cls(model, name=name, history=read_messages(path))
 
     def _question(self, prompt: str) -> Message:
         if not isinstance(prompt, str):
             raise ParameterError("prompt", f"must be a string, not {type(prompt).__name__}")
         return as_messages(prompt)[0]
+
+
+def write_messages(path: str | os.PathLike[str], messages: Iterable[Message]) -> Path:
+    """Write messages as JSON lines; the file is replaced only when all is written."""
+    target = Path(os.path.realpath(path))  # a link stays one
+    lines = [json.dumps(_as_dict(turn), ensure_ascii=False) for turn in messages]
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+            file.write("".join(line + "\n" for line in lines))
+        Path(temporary).replace(target)
+    except BaseException:
+        with suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    return Path(path)
+
+
+def read_messages(path: str | os.PathLike[str]) -> tuple[Message, ...]:
+    """Read what `write_messages` wrote.
+
+    Raises:
+        InvalidRequestError: it is no file, too large, not UTF-8, or a line of it is not a message.
+        OSError: it cannot be read.
+    """
+    try:
+        text = _content(Path(path)).decode("utf-8", errors="surrogatepass")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"{shown(path)} is not UTF-8 (byte {error.start:,}), so no conversation") from error
+    messages = []
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            messages.append(as_message(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequestError(f"{shown(path)}, line {number:,}: not a message ({_problem(error)})") from error
+    return tuple(messages)
+
+
+def _content(path: Path) -> bytes:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):  # to open a pipe would wait for its writer
+        raise InvalidRequestError(f"{shown(path)} is {'a folder' if stat.S_ISDIR(mode) else 'no file'}")
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1) if path.stat().st_size <= MAX_BYTES else None
+    if content is None or len(content) > MAX_BYTES:
+        raise InvalidRequestError(f"{shown(path)} is larger than {MAX_BYTES >> 20} MB, so no conversation")
+    return content
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, column {error.colno:,}"
+    return "nested too deeply" if isinstance(error, RecursionError) else shown(error)
 
 
 def _as_dict(turn: Message) -> dict[str, str]:

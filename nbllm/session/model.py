@@ -52,6 +52,7 @@ class Model:
             in speed.
         cache_prompt: reuse the evaluated prefix of earlier prompts, and keep this one's (default True).
         template_options: variables for the chat template, such as {"enable_thinking": False}.
+        continue_final: go on with the last message, an assistant's, instead of answering it.
 
     Attributes:
         last: the last Response, or list of them, that this model made, also when it was interrupted.
@@ -112,6 +113,8 @@ class Model:
         sorted_options = Options.of(options)
         if sorted_options.system is not None:
             raise ParameterError("system", "raw completion has no messages; use chat, or put it into the text")
+        if sorted_options.continue_final:
+            raise ParameterError("continue_final", "raw completion continues its text anyway; leave it out")
         return self._answer(sorted_options.completion(prompt))
 
     def stream(self, prompt: Prompt, **options: Any) -> Iterator[Chunk]:

@@ -33,6 +33,7 @@ class Options:
     reproducible: bool
     cache_prompt: bool
     template_options: Mapping[str, Any]
+    continue_final: bool
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Options:
@@ -44,7 +45,9 @@ class Options:
             raise ParameterError("system", f"must be a string, not {type(system).__name__}")
         timeout_s = rest.pop("timeout", None)
         reproducible, cache_prompt = rest.pop("reproducible", False), rest.pop("cache_prompt", True)
-        for name, value in (("reproducible", reproducible), ("cache_prompt", cache_prompt)):
+        continue_final = rest.pop("continue_final", False)
+        switches = {"reproducible": reproducible, "cache_prompt": cache_prompt, "continue_final": continue_final}
+        for name, value in switches.items():
             if not isinstance(value, bool):
                 raise ParameterError(name, f"must be True or False, not {value!r}")
         template_options = rest.pop("template_options", None) or {}
@@ -52,10 +55,13 @@ class Options:
             raise ParameterError("template_options", f"must map names to values, not {template_options!r}")
         _refuse_unknown(rest)
         sampling = SamplingParams.from_options(rest)
-        return cls(sampling, constraint, system, timeout_s, reproducible, cache_prompt, template_options)
+        return cls(
+            sampling, constraint, system, timeout_s, reproducible, cache_prompt, template_options, continue_final
+        )
 
-    def chat(self, prompt: Prompt, priority: Priority = "interactive", **more: Any) -> GenerateRequest:
-        return GenerateRequest(messages=with_system(messages(prompt), self.system), **self._common(priority), **more)
+    def chat(self, prompt: Prompt, priority: Priority = "interactive") -> GenerateRequest:
+        turns = with_system(messages(prompt), self.system)
+        return GenerateRequest(messages=turns, continue_final=self.continue_final, **self._common(priority))
 
     def completion(self, prompt: str | Sequence[int], priority: Priority = "interactive") -> GenerateRequest:
         if isinstance(prompt, str):
@@ -80,7 +86,7 @@ def _token_ids(prompt: object) -> tuple[int, ...]:
     ids = tuple(prompt)
     for token in ids:
         if not hasattr(token, "__index__") or isinstance(token, bool):
-            raise ParameterError("prompt", f"{token!r} is not a token id")
+            raise ParameterError("prompt", f"{token!r:.100} is not a token id")
     return tuple(map(int, ids))
 
 
@@ -88,7 +94,7 @@ def _refuse_unknown(rest: Mapping[str, Any]) -> None:
     from dataclasses import fields
 
     known = [spec.name for spec in fields(SamplingParams)]
-    known += [*_CONSTRAINTS, "system", "timeout", "reproducible", "cache_prompt", "template_options"]
+    known += [*_CONSTRAINTS, "system", "timeout", "reproducible", "cache_prompt", "template_options", "continue_final"]
     for name in rest:
         if name not in known:
             raise ParameterError(name, unknown_option(name, known))
@@ -141,13 +147,14 @@ def message(turn: Message | Mapping[str, Any]) -> Message:
     if isinstance(turn, Message):
         return turn
     if not isinstance(turn, Mapping):
-        raise ParameterError("messages", f"must hold dicts with role and content, not {turn!r}")
+        raise ParameterError("messages", f"must hold dicts with role and content, not {turn!r:.100}")
     for key in ("role", "content"):
         if key not in turn:
-            raise ParameterError("messages", f"a message needs {key!r}: {dict(turn)!r}")
+            raise ParameterError("messages", f"a message needs {key!r}: {dict(turn)!r:.100}")
     for key in turn:
         if key not in _MESSAGE_KEYS:
-            raise ParameterError(f"messages[{key!r}]", unknown_option(str(key), _MESSAGE_KEYS))
+            known = ", ".join(_MESSAGE_KEYS)
+            raise ParameterError("messages", f"a message has no key {key!r:.100}; its keys are {known}")
     return Message(turn["role"], _text(turn["content"]), turn.get("reasoning_content"), turn.get("name"))
 
 

@@ -62,11 +62,17 @@ class Response:
 
 
 class Collector:
-    """Gathers the chunks of one answer."""
+    """Gathers the chunks of one answer.
 
-    def __init__(self, model: str, constraint: Constraint | None = None) -> None:
+    Args:
+        begun: the beginning that the chunks go on from.
+    """
+
+    def __init__(self, model: str, constraint: Constraint | None = None, begun: Message | None = None) -> None:
         self._model, self._constraint = model, constraint
         self._chunks: list[Chunk] = []
+        if begun is not None:
+            self._chunks.append(Chunk(text=begun.content, reasoning=begun.reasoning or "", tokens=begun.tokens or ()))
 
     def add(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)

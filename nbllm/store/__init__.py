@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nbllm.store.catalog import list_models
 from nbllm.store.gguf import ArrayOf, GgufHeader, check_complete, model_info, read_metadata
-from nbllm.store.hashes import file_hash
+from nbllm.store.hashes import file_hash, model_hash
 from nbllm.store.names import resolve, resolve_listed
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "check_complete",
     "file_hash",
     "list_models",
+    "model_hash",
     "model_info",
     "read_metadata",
     "resolve",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nbllm.errors import ModelLoadError
 from nbllm.store.header import shown
+from nbllm.store.parts import model_files
 
 MAX_ENTRIES = 1000
 MAX_CACHE_BYTES = 1 << 23
@@ -42,6 +43,20 @@ def file_hash(path: str | os.PathLike[str], *, cache_file: Path | None = None) -
     if abs(time.time_ns() - int(stamp[1])) > SETTLED_NS:
         _remember(cache_file, real, [*stamp, digest])
     return digest
+
+
+def model_hash(path: str | os.PathLike[str], *, cache_file: Path | None = None) -> str:
+    """The SHA-256 of a model: its file's, or of a split one the hash of its parts' hashes.
+
+    Raises:
+        ModelLoadError: a file cannot be read, or changes while it is.
+    """
+    hashes = [file_hash(part, cache_file=cache_file) for part in model_files(Path(path)).paths]
+    if len(hashes) == 1:
+        return hashes[0]
+    import hashlib
+
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _default_cache_file() -> Path:

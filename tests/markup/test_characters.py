@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbllm.markup.characters import plain_text
+from nbllm.markup.characters import PlainStream, plain_text
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_plain_text_of_sequences_holds_no_control(text: str) -> None:
 @pytest.mark.parametrize("piece", ["\x1b]", "\x9d", "\x1b[0;", "\x1b"])
 def test_many_unterminated_sequences_end(piece: str) -> None:
     assert "\x1b" not in plain_text(piece * 100_000)
+
+
+@given(st.lists(st.text(st.sampled_from("ab\n\r\t\x1b[]\\\x07\x9b31m\u2028\x85\x9d")), max_size=8))
+def test_plain_stream_is_plain_text_of_the_whole(pieces: list[str]) -> None:
+    stream = PlainStream()
+    for end, piece in enumerate(pieces, 1):
+        stream.push(piece)
+        assert stream.text() == plain_text("".join(pieces[:end]))

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nbllm.markup.safe import safe_markdown
+from nbllm.markup.characters import normalized
+from nbllm.markup.safe import literal_markdown, safe_markdown
 from tests.markup.attacks import ATTACKS, FRAGMENTS
 from tests.markup.rendering import read, with_marked, with_mistune
 
@@ -159,3 +160,17 @@ def test_links_lead_where_they_said() -> None:
     source = "[a](HTTPS://b.c/d?e=1&f=2#g) <mailto:h@i.j> https://k.l/m?n=1&o=2"
     links = read(with_mistune(safe_markdown(source))).links
     assert links == ["https://b.c/d?e=1&f=2#g", "mailto:h@i.j", "https://k.l/m?n=1&o=2"]
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+def test_literal_attack_reads_as_it_was_written(attack: str) -> None:
+    line = " ".join(normalized(attack).split())
+    reader = read(with_mistune(f"| a |\n|---|\n| {literal_markdown(line)} |"))
+    assert reader.foreign == []
+    assert line in "".join(reader.texts)
+
+
+def test_literal_text_holds_no_maths_for_a_front_end_to_find() -> None:
+    assert literal_markdown(r"$x$ \(y\)") == (
+        "<span>&#36;</span>x<span>&#36;</span> <span>&#92;</span>&#40;y<span>&#92;</span>&#41;"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,43 +32,69 @@ class Publisher(CapturingDisplayPublisher):
 
 
 class ScriptedModels:
-    """One model, `toy`, that has to be loaded at first."""
+    """One model, `toy`, that has to be loaded at first.
 
-    def __init__(self) -> None:
+    Args:
+        file: what stands for the model's file.
+    """
+
+    def __init__(self, file: Path) -> None:
         self.engine = ScriptedEngine()
         self.model = Model(self.engine)
         self.num_loads = 0
+        self.load_options: dict[str, Any] = {}
+        self._file = file
 
     def loaded(self, name: str | None) -> Model | None:
-        if name not in (None, "toy"):
-            raise ModelNotFoundError(f"no model {name!r}; the closest names: toy")
+        self.path(name)
         return self.model if self.num_loads else None
 
-    def load(self, name: str | None) -> Model:
+    def load(self, name: str | None, **options: Any) -> Model:
+        self.path(name)
         self.num_loads += 1
+        self.load_options = options
         return self.model
+
+    def all_loaded(self) -> list[Model]:
+        return [self.model] if self.num_loads else []
+
+    def path(self, name: str | None) -> str:
+        if name not in (None, "toy"):
+            raise ModelNotFoundError(f"no model {name!r}; the closest names: toy")
+        return str(self._file)
 
     def default(self) -> str:
         return "toy"
 
 
 class Notebook:
-    """Runs cells in a shell and keeps what they displayed."""
+    """Runs cells in a shell and keeps what they displayed.
+
+    Attributes:
+        next_inputs: what was put into cells, and whether that was the one that ran.
+    """
 
     def __init__(self, shell: Any, models: ScriptedModels) -> None:
         self.shell, self.models, self.engine = shell, models, models.engine
         self.publisher = Publisher()  # type: ignore[no-untyped-call]
         shell.display_pub = self.publisher
+        self.next_inputs: list[tuple[str, bool]] = []
+        shell.set_next_input = lambda text, replace=False: self.next_inputs.append((text, replace))
 
-    def run(self, code: str) -> ExecutionResult:
+    def run(self, code: str, cell_id: str | None = None) -> ExecutionResult:
         self.publisher.outputs.clear()
-        result: ExecutionResult = self.shell.run_cell(code, store_history=True)
+        result: ExecutionResult = self.shell.run_cell(code, store_history=True, cell_id=cell_id)
         return result
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
         """What was published since the last cell began, updates included."""
         return self.publisher.outputs
+
+    @property
+    def plain(self) -> str:
+        text: str = self.outputs[-1]["data"]["text/plain"]
+        return text
 
     @property
     def markdown(self) -> str:
@@ -84,8 +111,13 @@ def shell() -> Any:
 
 
 @pytest.fixture
-def notebook(shell: Any) -> Notebook:
-    """A shell with the extension, whose model is a script."""
-    models = ScriptedModels()
+def notebook(shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Notebook:
+    """A shell with the extension, whose model is a script, in a folder of its own."""
+    file = tmp_path / "toy.gguf"
+    file.write_bytes(b"GGUF")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    models = ScriptedModels(file)
     load_ipython_extension(shell, models)
     return Notebook(shell, models)

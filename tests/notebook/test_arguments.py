@@ -96,4 +96,4 @@ def test_manual_names_every_option(flag: object) -> None:
     long, short, text = (getattr(flag, name) for name in ("long", "short", "help"))
     assert long in manual
     assert text in manual
-    assert short is None or f"{short} " in manual
+    assert short is None or f"[{short}" in manual

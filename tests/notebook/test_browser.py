@@ -27,7 +27,7 @@ from nbllm.session.response import Response
 text = "| a |\\n|---|\\n| `x | <img src=x onerror=window.attacked=1> |\\n\\n<script>window.attacked=1</script> **end**"
 view = answer_view(get_ipython())
 view.add(Chunk(text=text))
-view.finish(Response(text=text), {})
+view.finish(Response(text=text), [], {})
 """
 
 

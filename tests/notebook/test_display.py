@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_one_display_id_first_shown_then_updated(view: LiveAnswer, recorder: Rec
     view.status("loading")
     recorder.now += 1
     view.add(Chunk(text="Hi"))
-    view.finish(response("Hi"), {"nbllm": {}})
+    view.finish(response("Hi"), [], {"nbllm": {}})
     assert len({entry["transient"]["display_id"] for entry in recorder.published}) == 1
     assert [entry["update"] for entry in recorder.published] == [False, True, True]
     assert all({"text/plain", "text/markdown"} == set(entry["data"]) for entry in recorder.published)
@@ -81,7 +82,7 @@ def test_any_split_ends_as_safe_markdown_of_the_whole(pieces: list[str]) -> None
         view.add(Chunk(text=piece))
         recorder.now += 1
     text = "".join(pieces)
-    view.finish(response(text), {})
+    view.finish(response(text), [usage_line(response(text))], {})
     answer = safe_markdown(text).rstrip()
     footer = quiet(usage_line(response(text)))
     assert recorder.last["text/markdown"] == (f"{answer}\n\n{footer}" if answer else footer)
@@ -101,12 +102,13 @@ def test_reasoning_is_open_while_it_comes_and_folded_afterwards(view: LiveAnswer
     assert answering["text/plain"] == "Yes."
 
 
-def test_notes_stay_under_the_answer(view: LiveAnswer, recorder: Recorder) -> None:
-    view.note("toy: <img>")
+def test_footer_stands_under_the_answer(view: LiveAnswer, recorder: Recorder) -> None:
+    view.status("toy: <img>")
     assert "<img" not in recorder.last["text/markdown"]
     view.add(Chunk(text="Hi"))
-    view.finish(response("Hi"), {})
-    assert recorder.last["text/plain"].endswith("\ntoy: <img>")
+    view.finish(response("Hi"), ["1 token", "toy: <img>"], {})
+    assert recorder.last["text/plain"] == "Hi\n\n1 token\ntoy: <img>"
+    assert "<img" not in recorder.last["text/markdown"]
     assert recorder.last["text/markdown"].count("<small>") == 2
 
 
@@ -116,8 +118,10 @@ def test_plain_text_has_no_control_characters(view: LiveAnswer, recorder: Record
 
 
 def test_usage_line_says_what_it_cost() -> None:
-    line = usage_line(response("Hi"))
-    assert line == "1,200 tokens in (800 cached), 21 out · first token after 0.25 s · 40 tokens a second"
+    line = usage_line(response("Hi"), 8192)
+    assert line == (
+        "1,200 tokens in (800 cached), 21 out · first token after 0.25 s · 40 tokens a second · 15% of the context"
+    )
 
 
 @pytest.mark.parametrize("reason", ["length", "interrupted", "timeout"])
@@ -128,16 +132,16 @@ def test_usage_line_says_how_it_ended(reason: FinishReason) -> None:
 @given(st.text())
 def test_quiet_line_has_no_mark_up_but_its_own(text: str) -> None:
     inner = quiet(text).removeprefix("<small><em>").removesuffix("</em></small>")
+    inner = re.sub(r"<span>(&#\d+;)</span>", r"\1", inner)
     assert not set(inner) & set("<>*_`[]\\!|~$@\n")
 
 
 def test_terminal_gets_the_deltas_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     view = PrintedAnswer()
     view.status("loading toy …")
-    view.note("toy: loaded")
     for text in ("one\x1b", "[2J two", " three"):
         view.add(Chunk(text=text))
-    view.finish(response("one two three"), {})
+    view.finish(response("one two three"), ["loading toy …", usage_line(response("")), "toy: loaded\x1b[2J"], {})
     assert capsys.readouterr().out == (
         "loading toy …\none[2J two three\n\n"
         "1,200 tokens in (800 cached), 21 out · first token after 0.25 s · 40 tokens a second\ntoy: loaded\n"

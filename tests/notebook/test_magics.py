@@ -79,18 +79,20 @@ def test_every_option_reaches_the_engine(notebook: Notebook, cell: str) -> None:
 def test_question_mark_and_braces_reach_the_model(notebook: Notebook) -> None:
     notebook.engine.enqueue("Five")
     notebook.shell.user_ns["x"] = 5
-    notebook.run("%chat what is {x}, or $x?")
-    assert said(notebook) == [("user", "what is {x}, or $x?")]
+    notebook.run("%chat what is {x} or {y}, or $x?")
+    assert said(notebook) == [("user", "what is 5 or {y}, or $x?")]
 
 
-def test_cells_share_a_conversation_for_each_system_message(notebook: Notebook) -> None:
-    for answer in ("A1", "B1", "A2"):
+def test_a_system_message_has_a_conversation_of_its_own(notebook: Notebook) -> None:
+    for answer in ("A1", "B1", "A2", "B2"):
         notebook.engine.enqueue(answer)
     notebook.run("%chat one")
     notebook.run("%chat -s pirate two")
-    notebook.run("%chat three")
+    notebook.run("%chat -s '' three")
+    notebook.run("%chat -s pirate four")
     assert said(notebook, 1) == [("system", "pirate"), ("user", "two")]
     assert said(notebook, 2) == [("user", "one"), ("assistant", "A1"), ("user", "three")]
+    assert said(notebook, 3)[:2] == said(notebook, 1)
 
 
 def test_new_starts_over(notebook: Notebook) -> None:

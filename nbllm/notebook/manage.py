@@ -1,0 +1,234 @@
+"""`%llm`: the models, conversations, templates and settings behind the cells."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+
+if TYPE_CHECKING:
+    from nbllm.notebook.desk import Desk
+    from nbllm.notebook.tree import Tree
+
+MANUAL = """\
+%llm models                    the models of this machine, as a DataFrame
+%llm load NAME [OPTION=VALUE]  load a model, as nbllm.load does: %llm load smollm2 context_length=4096
+%llm unload [NAME]             free its memory; without a name, that of every loaded model
+%llm status                    what is loaded and what it is doing, and the current conversation
+%llm history [NAME]            the turns of a conversation; --all lists the conversations
+%llm reset [NAME]              forget the current conversation, or that one; --all forgets every one
+%llm undo                      go back before the last turn
+%llm save FILE [NAME]          write a conversation as JSON lines of OpenAI's messages
+%llm open FILE [NAME]          read one, and go on with it
+%llm show                      exactly what was sent last, with the tokens of each part
+%llm config                    the settings; %config NbLLM.cache = True changes one
+%llm templates                 the templates that -t finds"""
+
+
+class Manager:
+    """Runs the sub-commands. Each returns a value for the cell, or shows what it has to say."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._commands: dict[str, Callable[[list[str]], Any]] = {
+            "models": self._models,
+            "load": self._load,
+            "unload": self._unload,
+            "status": self._status,
+            "history": self._history,
+            "reset": self._reset,
+            "undo": self._undo,
+            "save": self._save,
+            "open": self._open,
+            "show": self._show,
+            "config": self._config,
+            "templates": self._templates,
+        }
+
+    @property
+    def commands(self) -> list[str]:
+        return list(self._commands)
+
+    def run(self, line: str) -> Any:
+        """Run one command line; an empty one shows the manual.
+
+        Raises:
+            UsageError: there is no such command, or it takes other arguments.
+        """
+        try:
+            name, *words = shlex.split(line) or [""]
+        except ValueError as error:
+            raise UsageError(f"%llm: {error}; quote a name that holds spaces or quotes") from error
+        if not name:
+            self._say(MANUAL)
+            return None
+        command = self._commands.get(name)
+        if command is None:
+            close = difflib.get_close_matches(name, self._commands, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(self._commands)}"
+            raise UsageError(f"%llm has no command {name!r}: {hint}")
+        return command(words)
+
+    # ---- models
+
+    def _models(self, words: list[str]) -> Any:
+        _expect("models", words, "", 0)
+        from nbllm.frames.listing import models
+
+        return models()
+
+    def _load(self, words: list[str]) -> None:
+        _expect("load", words, "NAME [OPTION=VALUE ...]", 1, 100)
+        options = dict(_option(word) for word in words[1:])
+        model = self._desk.models.load(words[0], **options)
+        self._say(model.info.summary)
+
+    def _unload(self, words: list[str]) -> None:
+        _expect("unload", words, "[NAME]", 0, 1)
+        models = [self._desk.models.loaded(words[0])] if words else self._desk.models.all_loaded()
+        closed = [model for model in models if model is not None]
+        for model in closed:
+            model.close()
+        self._say("\n".join(f"{model.name} was unloaded" for model in closed) or "no model is loaded")
+
+    def _status(self, words: list[str]) -> None:
+        _expect("status", words, "", 0)
+        lines = []
+        for model in self._desk.models.all_loaded():
+            stats = model.stats
+            lines.append(model.info.summary)
+            lines.append(
+                f"  {stats.num_running} running, {stats.num_waiting} waiting, {stats.threads} threads; so far "
+                f"{stats.prompt_tokens:,} tokens in ({stats.cached_tokens:,} cached), {stats.completion_tokens:,} out"
+            )
+        tree = self._desk.conversations.current
+        lines = lines or [f"no model is loaded; the first cell loads {self._desk.models.default()}"]
+        place = f"conversation {tree.name}, {turns(len(tree.path()))}" if tree else "no conversation yet"
+        self._say("\n".join([*lines, place]))
+
+    # ---- conversations
+
+    def _history(self, words: list[str]) -> None:
+        _expect("history", words, "[NAME] or --all", 0, 1)
+        from nbllm.notebook import history
+
+        if words == ["--all"]:
+            self._say_both(*history.overview(self._desk.conversations))
+        else:
+            self._say_both(*history.render(self._tree(words)))
+
+    def _reset(self, words: list[str]) -> None:
+        _expect("reset", words, "[NAME] or --all", 0, 1)
+        if words == ["--all"]:
+            self._desk.conversations.reset()
+            self._say("every conversation is forgotten")
+        else:
+            name = self._tree(words).name
+            self._desk.conversations.reset(name)
+            self._say(f"the conversation {name} is forgotten")
+
+    def _undo(self, words: list[str]) -> None:
+        _expect("undo", words, "", 0)
+        turn = self._tree([]).undo()
+        question = turn.question.content
+        self._say(f"the last turn is undone: {question[:60]}{'…' if len(question) > 60 else ''}")
+
+    def _save(self, words: list[str]) -> None:
+        _expect("save", words, "FILE [NAME]", 1, 2)
+        tree = self._tree(words[1:])
+        path = self._desk.conversations.save(tree, words[0])
+        self._say(f"saved {turns(len(tree.path()))} of {tree.name} to {path}")
+
+    def _open(self, words: list[str]) -> None:
+        _expect("open", words, "FILE [NAME]", 1, 2)
+        tree = self._desk.conversations.open(words[0], *words[1:])
+        self._say(f"opened {tree.name}, {turns(len(tree.path()))}; the next cell goes on with it")
+
+    def _tree(self, words: Sequence[str]) -> Tree:
+        from nbllm.errors import InvalidRequestError
+
+        if words:
+            return self._desk.conversations.get(words[0])
+        tree = self._desk.conversations.current
+        if tree is None:
+            raise InvalidRequestError("there is no conversation yet; a %%chat cell begins one")
+        return tree
+
+    # ---- the rest
+
+    def _show(self, words: list[str]) -> None:
+        _expect("show", words, "", 0)
+        from nbllm.errors import InvalidRequestError
+        from nbllm.notebook.sent import describe
+
+        sent = self._desk.last_sent
+        if sent is None:
+            raise InvalidRequestError("nothing was sent yet; run a %%chat cell first")
+        model = self._desk.models.loaded(sent.model) or self._desk.models.load(sent.model)
+        self._say(describe(sent.request, model))
+
+    def _config(self, words: list[str]) -> None:
+        _expect("config", words, "", 0)
+        settings = self._desk.settings
+        lines = [
+            f"NbLLM.{name} = {getattr(settings, name)!r}  # {trait.help}"
+            for name, trait in sorted(settings.traits(config=True).items())
+        ]
+        self._say("\n".join([*lines, *self._machine()]))
+
+    def _machine(self) -> list[str]:
+        from dataclasses import fields
+
+        from nbllm.config import load_config
+
+        config = load_config()
+        return [f"NBLLM_{spec.name.upper()} = {getattr(config, spec.name)}" for spec in fields(config)]
+
+    def _templates(self, words: list[str]) -> None:
+        _expect("templates", words, "", 0)
+        from nbllm.notebook.compose import template_folders
+        from nbllm.notebook.templates import listed
+
+        folders = template_folders(self._desk.settings)
+        lines = [
+            f"{one.name}  {f'cannot be used: {one.problem}' if one.problem else one.description}  ({one.path})"
+            for one in listed(folders)
+        ]
+        self._say("\n".join(lines) or f"there are no templates; put NAME.md into {' or '.join(folders)}")
+
+    def _say(self, text: str) -> None:
+        from nbllm.markup.characters import plain_text
+        from nbllm.markup.code import fence
+
+        self._say_both(text, fence(plain_text(text).split("\n"), "text"))
+
+    def _say_both(self, plain: str, markdown: str) -> None:
+        from nbllm.markup.characters import plain_text
+
+        self._desk.show({"text/plain": plain_text(plain), "text/markdown": markdown})
+
+
+def turns(count: int) -> str:
+    return f"{count} turn" if count == 1 else f"{count} turns"
+
+
+def _option(word: str) -> tuple[str, Any]:
+    import json
+
+    name, equals, text = word.partition("=")
+    if not equals:
+        raise UsageError(f"%llm load takes options as NAME=VALUE, such as context_length=4096, not {word!r}")
+    if text in ("True", "False", "None"):
+        return name, {"True": True, "False": False, "None": None}[text]
+    try:
+        return name, json.loads(text)
+    except ValueError:
+        return name, text
+
+
+def _expect(command: str, words: Sequence[str], form: str, low: int, high: int | None = None) -> None:
+    if not low <= len(words) <= (low if high is None else high):
+        raise UsageError(f"write %llm {command} {form}".rstrip())
