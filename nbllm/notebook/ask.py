@@ -71,8 +71,9 @@ def ask(asked: ChatArguments, desk: Desk) -> Ask:
         raise InvalidRequestError("--continue goes on with the last answer and takes no text, --new or --no-history")
     if asked.no_history:
         question = Message("user", asked.prompt)
-        system = () if not asked.system else (Message("system", asked.system),)
-        return _checked(Ask(None, None, question, (*system, question), options))
+        system = desk.settings.system if asked.system is None else asked.system
+        beginning = (Message("system", system),) if system else ()
+        return _checked(Ask(None, None, question, (*beginning, question), options))
     tree, parent = place(asked, desk)
     if asked.goes_on:
         return _continued(tree, options, desk)

@@ -65,7 +65,10 @@ class ChatMagics(Magics):
         failure = self.desk.seen.last_error
         if failure is None:
             raise InvalidRequestError("no cell has failed yet, so there is nothing to explain")
-        return self._run(self._composer.compose(parse(line), before=explain_prompt(failure)))
+        asked = parse(line)
+        if asked.has("continue"):
+            raise UsageError("--continue is for %chat; %explain asks something new")
+        return self._run(self._composer.compose(asked, before=explain_prompt(failure)))
 
     @no_var_expand
     @cell_magic

@@ -235,6 +235,7 @@ def test_config_sets_what_cells_do(notebook: Notebook) -> None:
     assert ask(notebook, "%chat one", "A1")[0] == ("system", "Tersely")
     assert request(notebook).sampling.temperature == 0.5
     assert "tokens" not in notebook.plain
+    assert ask(notebook, "%chat --no-history aside", "X")[0] == ("system", "Tersely")
     ask(notebook, "%chat --temperature 0 two", "A2")
     assert request(notebook).sampling.temperature == 0
 
