@@ -273,7 +273,11 @@ def _value(flag: str, rest: str) -> tuple[str, str]:
 def _unknown(flag: str) -> NoReturn:
     import difflib
 
-    close = difflib.get_close_matches(f"--{flag.lstrip('-')}", list(_BY_FLAG), n=1, cutoff=0.5)
+    names = list(_BY_FLAG)
+    is_glued = flag[1] != "-" and flag[:2] in _BY_FLAG
+    close = difflib.get_close_matches(f"--{flag.lstrip('-')}", names, n=1, cutoff=0.8 if is_glued else 0.5)
     if close:
         raise UsageError(f"%chat has no option {flag}; did you mean {close[0]}? (%chat? lists them)")
+    if is_glued:
+        raise UsageError(f"%chat has no option {flag}; write {flag[:2]} {flag[2:]}, or -- before such a text")
     raise UsageError(f"%chat has no option {flag}; type %chat? for the list, or -- before text that starts with -")

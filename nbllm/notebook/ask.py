@@ -68,12 +68,16 @@ def ask(asked: ChatArguments, desk: Desk) -> Ask:
     """
     options = Options.of({**asked.options, **({"continue_final": True} if asked.goes_on else {})})
     if asked.goes_on and (asked.prompt or asked.no_history or asked.new):
-        raise InvalidRequestError("--continue goes on with the last answer and takes no text, --new or --no-history")
+        raise InvalidRequestError(
+            "--continue goes on with the last answer and takes no text, --new, --no-history, --context or --template"
+        )
     if asked.no_history:
         question = Message("user", asked.prompt)
         system = desk.settings.system if asked.system is None else asked.system
         beginning = (Message("system", system),) if system else ()
         return _checked(Ask(None, None, question, (*beginning, question), options))
+    if asked.goes_on and asked.conversation is not None:
+        desk.conversations.get(asked.conversation)  # one that would only begin here has nothing to go on with
     tree, parent = place(asked, desk)
     if asked.goes_on:
         return _continued(tree, options, desk)
@@ -100,6 +104,7 @@ def _continued(tree: Tree, options: Options, desk: Desk) -> Ask:
         raise InvalidRequestError("there is no answer to go on with; ask something first")
     if options.constraint is not None:
         raise InvalidRequestError("an answer of a given form cannot be gone on with; ask again with more --max-tokens")
+    _check_one_answer(options)
     messages = (*tree.messages(last.parent), last.question, last.answer)
     return Ask(tree, last.parent, last.question, messages, options, *desk.run, longer=last)
 
@@ -107,9 +112,13 @@ def _continued(tree: Tree, options: Options, desk: Desk) -> Ask:
 def _checked(ask: Ask) -> Ask:
     """Refuse an empty question and values out of range before any model is loaded."""
     ask.options.chat(ask.question)
-    if ask.options.sampling.n != 1:
-        raise ParameterError("n", "a cell shows one answer; Model.chat(..., n=...) gives several")
+    _check_one_answer(ask.options)
     return ask
+
+
+def _check_one_answer(options: Options) -> None:
+    if options.sampling.n != 1:
+        raise ParameterError("n", "a cell shows one answer; Model.chat(..., n=...) gives several")
 
 
 def trimmed(ask: Ask, model: Model) -> tuple[Ask, int]:

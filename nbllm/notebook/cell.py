@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nbllm.core import Chunk
 from nbllm.engine.interface import iter_chunks
-from nbllm.errors import ContextOverflowError, NbllmError
+from nbllm.errors import ContextOverflowError, InvalidRequestError, NbllmError
 from nbllm.notebook.ask import Ask, ask, place, trimmed
 from nbllm.notebook.desk import Desk, Sent
 from nbllm.notebook.footer import details, parameters, record, usage_line
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nbllm.notebook.arguments import ChatArguments
     from nbllm.notebook.display import AnswerView
     from nbllm.notebook.stored import Stored
+    from nbllm.notebook.tree import Turn
     from nbllm.session.model import Model
     from nbllm.session.response import Collector, Response
 
@@ -94,11 +96,13 @@ class Cell:
         if loaded is not None:
             return loaded
         shown = name or models.default()
-        self._view.status(f"loading {shown} …")
         try:
+            self._view.status(f"loading {shown} …")
             model = models.load(name)
-        except BaseException:
+        except BaseException as error:
             self._view.status(f"{shown} was not loaded")
+            if isinstance(error, KeyboardInterrupt):
+                error._render_traceback_ = _not_loaded  # type: ignore[attr-defined]
             raise
         self._view.status(model.info.summary)
         if not self._asked.cache:  # a run that finds the answer on disk loads nothing and has to look the same
@@ -120,6 +124,9 @@ class Cell:
         if question.begun is not None:
             self._view.add(Chunk(text=question.begun.content, reasoning=question.begun.reasoning or ""))
         noted = self._noted(question, model)
+        if threading.current_thread() is not threading.main_thread():
+            # An output belongs to the cell that runs when it is first shown, and the answer may come cells later.
+            self._view.claim()
         try:
             for chunk in iter_chunks(model.engine, question.request):
                 collector.add(chunk)
@@ -162,9 +169,11 @@ class Cell:
     def _end(self, question: Ask, response: Response, noted: Mapping[str, Any]) -> Response:
         self._extract(response)
         metadata = record(response, noted.get("parameters", {}), self._stored.file_hash if self._stored else "")
-        self._view.finish(response, self._footer(response, noted), metadata)
-        self._record(question, response)
+        # An interrupt while the whole is shown must not lose what is kept.
         self._keep(response)
+        turn = self._record(question, response)
+        self._view.finish(response, self._footer(response, noted), metadata)
+        self._autosave(turn)
         return response
 
     def _footer(self, response: Response, noted: Mapping[str, Any]) -> list[str]:
@@ -183,27 +192,34 @@ class Cell:
         elif self._desk.next_input.insert(code, self._desk.run[0]) == "unchanged":
             self._notes.append("the cell that an earlier run put below has the same code")
 
-    def _record(self, question: Ask, response: Response) -> None:
+    def _record(self, question: Ask, response: Response) -> Turn | None:
         """Make it a turn of its conversation, unless there is none or nothing was answered."""
         if question.tree is None or not response.text:
-            return
+            return None
         books = self._desk.conversations
         said: dict[str, Any] = {"cell": question.cell, "execution": question.execution, "model": response.model}
         if question.longer is not None:
-            turn = books.record_longer(
+            return books.record_longer(
                 question.tree, question.longer, response.message, finish_reason=response.finish_reason, **said
             )
-        else:
-            turn = books.record(
-                question.tree,
-                question.parent,
-                question.question,
-                response.message,
-                finish_reason=response.finish_reason,
-                **said,
-            )
-        if self._desk.settings.autosave and books.current is not None and books.current.head is turn:
+        return books.record(
+            question.tree,
+            question.parent,
+            question.question,
+            response.message,
+            finish_reason=response.finish_reason,
+            **said,
+        )
+
+    def _autosave(self, turn: Turn | None) -> None:
+        books = self._desk.conversations
+        if not self._desk.settings.autosave or turn is None or books.current is None or books.current.head is not turn:
+            return
+        try:
             books.save(books.current, self._desk.autosave_file(books.current.name))
+        except InvalidRequestError as error:
+            reason = f"{error}, or %config NbLLM.autosave = False (the answer itself is kept)"
+            raise InvalidRequestError(reason) from error
 
 
 def _cut(collector: Collector, reason: FinishReason) -> Response:
@@ -213,6 +229,10 @@ def _cut(collector: Collector, reason: FinishReason) -> Response:
         return response
     usage = replace(response.usage, completion_tokens=len(response.tokens))
     return replace(response, finish_reason=reason, usage=usage)
+
+
+def _not_loaded() -> list[str]:
+    return ["KeyboardInterrupt: the loading was stopped; run the cell again to load the model and ask"]
 
 
 def _one_line() -> list[str]:

@@ -94,7 +94,7 @@ class Composer:
         options = {**self._settings.options, **(template.parameters if template else {}), **asked.options}
         if asked.schema is not None:
             if "response_format" in asked.options:
-                raise ParameterError("--schema", "and -o response_format say the same thing; give one of them")
+                raise ParameterError("--schema", "says the same thing as -o response_format; give one of them")
             options["response_format"] = self._schema(asked.schema)
         if asked.think is not None:
             options["template_options"] = {**options.get("template_options", {}), "enable_thinking": asked.think}
@@ -103,10 +103,21 @@ class Composer:
     def _schema(self, text: str) -> Any:
         """A schema in words, or the variable that holds one: a dict, a list of choices or a pydantic model."""
         if text.isidentifier() and text in self._shell.user_ns:
-            return self._shell.user_ns[text]
+            return _form(text, self._shell.user_ns[text])
         from nbllm.chat.schemas import schema_from_text
 
         return schema_from_text(text)
+
+
+def _form(name: str, value: object) -> object:
+    """A variable's value, if it can be a schema: one that happens to be called as a field is must not become one."""
+    if isinstance(value, dict | list | tuple | type):
+        return value
+    raise ParameterError(
+        "--schema",
+        f"the variable {name} holds a {type(value).__name__}, not a dict, a list of choices or a pydantic model; "
+        f"for a field of that name write '{name} str'",
+    )
 
 
 def template_folders(settings: NbLLM) -> list[str]:

@@ -187,7 +187,7 @@ class Conversations:
         """
         from nbllm.notebook.saved import read
 
-        name = checked_name(Path(path).stem if name is None else name)
+        name = checked_name(_name_of_file(path) if name is None else name)
         self._refuse_taken(name)
         tree = Tree.of_messages(name, read(path))
         with self._lock:
@@ -280,6 +280,13 @@ def checked_name(name: str) -> str:
     if name != normalized(name) or "\n" in name or "\t" in name:
         raise ParameterError("conversation", f"the name {name!r} has control characters; leave them out")
     return name
+
+
+def _name_of_file(path: str | os.PathLike[str]) -> str:
+    stem = Path(path).stem
+    if not stem:
+        raise InvalidRequestError(f"{os.fspath(path)!r} is no file; give the path of a saved conversation")
+    return stem
 
 
 def _has(tree: Tree, system: str) -> bool:

@@ -33,6 +33,9 @@ class AnswerView(Protocol):
     def status(self, text: str) -> None:
         """Say what is going on before the answer starts."""
 
+    def claim(self) -> None:
+        """Take a place among the outputs now, for an answer that is still to come."""
+
     def add(self, chunk: Chunk) -> None: ...
     def finish(self, response: Response, footer: Sequence[str], metadata: dict[str, Any]) -> None:
         """Show the whole, with lines under it, and leave the metadata with the output."""
@@ -68,6 +71,11 @@ class LiveAnswer:
 
     def status(self, text: str) -> None:
         self._show({"text/plain": plain_text(text), "text/markdown": quiet(text)}, {})
+
+    def claim(self) -> None:
+        if not self._is_published:
+            self.status("…")
+            self._next_update = 0.0
 
     def add(self, chunk: Chunk) -> None:
         if not (chunk.text or chunk.reasoning):
@@ -125,6 +133,9 @@ class PrintedAnswer:
     def status(self, text: str) -> None:
         self._said.add(text)
         self._write(f"{plain_text(text)}\n")
+
+    def claim(self) -> None:
+        """A terminal has one place for everything."""
 
     def add(self, chunk: Chunk) -> None:
         if chunk.reasoning:

@@ -31,6 +31,8 @@ _UP_TO_ARGUMENT = re.compile(r"(?:\[[^][{}\n]*+\])?+(?:[_^][^\W_])*+[_^]?+")  # 
 _COMMAND = rf"\\[A-Za-z]++\*?+{_UP_TO_ARGUMENT.pattern}"
 _TOKEN = re.compile(rf"(?P<command>{_COMMAND})|\{{\{{|(?P<place>{_PLACE})|[{{}}]")
 
+_OF_CELLS = {"In": "has not run", "Out": "has no output that is kept", "Err": "has not failed"}
+
 Show = Callable[[object, str], str]
 
 
@@ -133,12 +135,18 @@ def _filled(place: re.Match[str], names: Mapping[str, object], show: Show) -> st
             value = _follow(value, step)
         except Exception as error:
             raise InvalidRequestError(
-                f"{typed}: {step[0]} failed with {failure(error)}; correct it, or write {{{typed}}} for the text itself"
+                f"{typed}: {_problem(place['root'], step, error)}; correct it, or write {{{typed}}} for the text itself"
             ) from error
     try:
         return show(value, place["spec"] or "")
     except (ValueError, TypeError) as error:
         raise InvalidRequestError(f"{typed}: {_reason(error)}") from error
+
+
+def _problem(root: str, step: re.Match[str], error: Exception) -> str:
+    if root in _OF_CELLS and step["index"] is not None and step.start() == 0 and isinstance(error, LookupError):
+        return f"cell {step['index']} {_OF_CELLS[root]}"
+    return f"{step[0]} failed with {failure(error)}"
 
 
 def _reason(error: Exception) -> str:

@@ -28,6 +28,9 @@ MANUAL = """\
 %llm templates                 the templates that -t finds"""
 
 
+_MANUAL_NAMES = ("", "help", "-h", "--help")
+
+
 class Manager:
     """Runs the sub-commands. Each returns a value for the cell, or shows what it has to say."""
 
@@ -62,7 +65,7 @@ class Manager:
             name, *words = shlex.split(line) or [""]
         except ValueError as error:
             raise UsageError(f"%llm: {error}; quote a name that holds spaces or quotes") from error
-        if not name:
+        if name in _MANUAL_NAMES:
             self._say(MANUAL)
             return None
         command = self._commands.get(name)
@@ -219,7 +222,7 @@ def _option(word: str) -> tuple[str, Any]:
     import json
 
     name, equals, text = word.partition("=")
-    if not equals:
+    if not equals or not name:
         raise UsageError(f"%llm load takes options as NAME=VALUE, such as context_length=4096, not {word!r}")
     if text in ("True", "False", "None"):
         return name, {"True": True, "False": False, "None": None}[text]

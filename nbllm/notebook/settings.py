@@ -10,7 +10,9 @@ class NbLLM(Configurable):
     """Defaults of the cells, for `%config NbLLM.model = "..."`, or c.NbLLM in ipython_config.py."""
 
     model = Unicode(None, allow_none=True, help="The model of cells that name none.").tag(config=True)
-    system = Unicode(None, allow_none=True, help="The system message of new conversations, and of questions outside of any.").tag(config=True)
+    system = Unicode(
+        None, allow_none=True, help="The system message of new conversations, and of questions outside of any."
+    ).tag(config=True)
     options = Dict(key_trait=Unicode(), help='Options of Model.chat for every cell, such as {"temperature": 0.2}.').tag(
         config=True
     )

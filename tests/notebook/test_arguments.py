@@ -97,3 +97,8 @@ def test_manual_names_every_option(flag: object) -> None:
     assert long in manual
     assert text in manual
     assert short is None or f"[{short}" in manual
+
+
+def test_value_that_sticks_to_a_short_option_is_told_apart() -> None:
+    with pytest.raises(UsageError, match="write -m toy, or --"):
+        parse("-mtoy hello")

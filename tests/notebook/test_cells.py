@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nbllm.core import GenerateRequest
+from nbllm.core import Chunk, GenerateRequest
 from nbllm.errors import ContextOverflowError, InvalidRequestError
 from tests.notebook.conftest import Notebook
 from tests.notebook.test_magics import interrupt_at, request, said
@@ -91,7 +91,77 @@ def test_two_threads_ask_at_once(notebook: Notebook) -> None:
     }
 
 
+def test_answer_of_a_thread_has_its_place_before_it_comes(notebook: Notebook) -> None:
+    """Front ends put an output under the cell that runs when it is first published."""
+    notebook.models.num_loads = 1
+    notebook.engine.enqueue("the answer")
+    is_claimed, may_go_on = threading.Event(), threading.Event()
+
+    def hold(data: dict[str, Any]) -> None:
+        is_claimed.set()
+        may_go_on.wait(10)
+
+    notebook.publisher.on_publish = hold
+    thread = threading.Thread(target=notebook.shell.run_line_magic, args=("chat", "hi"))
+    thread.start()
+    assert is_claimed.wait(10)
+    assert [output["data"]["text/plain"] for output in notebook.outputs] == ["…"]
+    assert not notebook.engine.requests
+    may_go_on.set()
+    thread.join()
+    assert notebook.plain.startswith("the answer")
+    assert len({output["transient"]["display_id"] for output in notebook.outputs}) == 1
+
+
+@pytest.mark.parametrize("name", ["age", "nothing", "text"])
+def test_schema_takes_no_variable_that_only_happens_to_have_the_name(
+    notebook: Notebook, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    notebook.run("age = 5; nothing = None; text = 'name, age int'")
+    assert not notebook.run(f"%chat --schema {name} hi").success
+    said = capsys.readouterr()
+    assert f"the variable {name} holds a" in said.out + said.err
+    assert f"write '{name} str'" in said.out + said.err
+    assert ask(notebook, f"%chat --schema '{name} str' hi", "{}") == [("user", "hi")]
+
+
+def test_table_as_a_schema_is_one_line(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
+    notebook.run("import pandas\ndf = pandas.DataFrame({'a': [1, 2]})")
+    assert not notebook.run("%chat --schema df hi").success
+    said = capsys.readouterr()
+    assert "holds a DataFrame" in said.out + said.err
+    assert "Traceback" not in said.out + said.err
+
+
 # ---- going on with an answer
+
+
+def test_interrupt_while_the_whole_answer_is_shown_loses_nothing(notebook: Notebook) -> None:
+    notebook.models.num_loads = 1
+    notebook.engine.enqueue("Once upon")
+    interrupt_at(notebook, "tokens in")
+    assert not notebook.run("%chat -O kept a story").success
+    assert notebook.shell.user_ns["kept"].text == "Once upon"
+    assert ask(notebook, "%chat and then?", "The end")[1] == ("assistant", "Once upon")
+
+
+def test_continue_of_a_conversation_that_is_not_there_names_those_that_are(
+    notebook: Notebook, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(notebook, "%chat -c draft hi", "A1")
+    assert not notebook.run("%chat --continue -c drat").success
+    said = capsys.readouterr()
+    assert "no conversation 'drat'; the closest names: draft" in said.out + said.err
+
+
+def test_continue_asks_for_one_answer(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
+    notebook.models.num_loads = 1
+    notebook.engine.enqueue([Chunk(text="Once", finish_reason="length")])
+    assert notebook.run("%chat hi").success
+    assert not notebook.run("%chat --continue -o n 3").success
+    said = capsys.readouterr()
+    assert "a cell shows one answer" in said.out + said.err
+    assert len(notebook.engine.requests) == 1
 
 
 def test_continue_goes_on_with_an_interrupted_answer(notebook: Notebook) -> None:
@@ -252,6 +322,20 @@ def test_autosave_writes_the_conversation_beside_the_notebook(notebook: Notebook
     ask(notebook, "%chat two", "A2")
     (file,) = (tmp_path / "work").glob("chat-1-*.jsonl")
     assert len(file.read_text().splitlines()) == 4
+
+
+def test_autosave_that_fails_says_how_to_end_it_and_keeps_the_answer(
+    notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(type(desk(notebook)), "autosave_file", lambda *_: tmp_path / "gone" / "chat.jsonl")
+    notebook.run("%config NbLLM.autosave = True")
+    notebook.engine.enqueue("A1")
+    assert not notebook.run("%chat -O kept hi").success
+    printed = capsys.readouterr()
+    assert "%config NbLLM.autosave = False" in printed.out + printed.err
+    assert "Traceback" not in printed.out + printed.err
+    assert notebook.shell.user_ns["kept"].text == "A1"
+    assert len(desk(notebook).conversations.current.turns) == 1
 
 
 def test_nothing_is_written_unasked(notebook: Notebook, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_escaping_gives_the_text_back(text: str) -> None:
         pytest.param("{obj.nam}", "{obj.nam}: .nam failed with AttributeError", id="attribute"),
         pytest.param("{xs[9]}", "{xs[9]}: [9] failed with IndexError: list index out of range", id="index"),
         pytest.param("{d['z']}", "{d['z']}: ['z'] failed with KeyError: 'z'", id="key"),
-        pytest.param("{Out[4]}", "{Out[4]}: [4] failed with KeyError: 4", id="output"),
+        pytest.param("{Out[4]}", "{Out[4]}: cell 4 has no output", id="output"),
         pytest.param("{x.real.nope[0]}", ".nope failed", id="first step that fails"),
         pytest.param("{grumpy.mood}", ".mood failed with RuntimeError: not today", id="property"),
         pytest.param("{x[0]}", "not subscriptable", id="not subscriptable"),
@@ -197,3 +197,18 @@ def test_names_are_asked_only_for_what_stands_in_the_text() -> None:
 )
 def test_hostile_text_takes_linear_time(text: str) -> None:
     assert len(interpolate(text, {"z": 1}, format)) >= len(text) // 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("{Out[7]}", "cell 7 has no output", id="no output"),
+        pytest.param("{Err[7]}", "cell 7 has not failed", id="no error"),
+        pytest.param("{In[7]}", "cell 7 has not run", id="not run"),
+        pytest.param("{Out[3][99]}", r"\[99\] failed with IndexError", id="the output's own index"),
+    ],
+)
+def test_cell_that_has_nothing_to_show_is_named(text: str, says: str) -> None:
+    names = NAMES | {"In": [""], "Err": {}}
+    with pytest.raises(InvalidRequestError, match=says):
+        interpolate(text, names, format)

@@ -219,10 +219,15 @@ def test_interrupt_keeps_the_partial_answer_everywhere(notebook: Notebook, capsy
     assert said(notebook)[1:] == [("assistant", "Once upon"), ("user", "and then")]
 
 
-def test_interrupt_while_loading_leaves_a_shell_that_works(notebook: Notebook) -> None:
+def test_interrupt_while_loading_is_one_line_and_leaves_a_shell_that_works(
+    notebook: Notebook, capsys: pytest.CaptureFixture[str]
+) -> None:
     notebook.engine.enqueue("Hello")
     interrupt_at(notebook, "loading")
     assert isinstance(notebook.run("%chat hi").error_in_exec, KeyboardInterrupt)
+    printed = capsys.readouterr()
+    assert "the loading was stopped; run the cell again" in printed.out
+    assert "Traceback" not in printed.out + printed.err
     assert notebook.run("%chat hi").success
     assert said(notebook) == [("user", "hi")]
 

@@ -134,3 +134,25 @@ def test_wrong_line_is_one_line_of_error(
     shown = capsys.readouterr()
     assert says in shown.out + shown.err
     assert (shown.out + shown.err).strip().count("\n") == 0
+
+
+@pytest.mark.parametrize("line", ["", "help", "--help", "-h"])
+def test_manual_is_what_help_shows(notebook: Notebook, line: str) -> None:
+    assert notebook.run(f"%llm {line}").success
+    assert notebook.plain == MANUAL
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        pytest.param("open .", "'.' is no file", id="folder"),
+        pytest.param("open ''", "'' is no file", id="nothing"),
+        pytest.param("load toy =1", "NAME=VALUE", id="option without a name"),
+    ],
+)
+def test_odd_value_says_what_is_wanted(
+    notebook: Notebook, capsys: pytest.CaptureFixture[str], line: str, says: str
+) -> None:
+    assert not notebook.run(f"%llm {line}").success
+    said = capsys.readouterr()
+    assert says in said.out + said.err
