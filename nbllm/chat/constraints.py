@@ -158,11 +158,23 @@ def _from_mapping(value: Mapping[Any, Any]) -> Constraint | None:
 
 def _from_model(model: Any) -> Constraint:
     try:
-        return _schema(model.model_json_schema())
+        return _schema(_closed(model.model_json_schema()))
     except ConstraintError:
         raise
     except Exception as exc:  # pydantic's own errors, or whatever a look-alike raises
         raise ConstraintError(f"response_format: {model!r:.100} has no JSON Schema: {_one_line(str(exc))}") from exc
+
+
+def _closed(schema: Any) -> Any:
+    """No fields but those of the classes, as OpenAI's strict schemas say: a small model makes up ever more of them."""
+    if isinstance(schema, list):
+        return [_closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _closed(part) for name, part in schema.items()}
+    if schema.get("type") == "object" and isinstance(schema.get("properties"), dict):
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
 def _schema(schema: Mapping[str, Any] | bool) -> Constraint:

@@ -124,6 +124,7 @@ class LlamaContext:
 
     def abort(self, wanted: bool = True) -> None:
         """Stop the running decode, or take the wish back. Safe on any thread."""
+        log.expect_failure(wanted)
         self._flag[0] = b"1" if wanted else b"\0"
 
     def logits(self, row: int) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ _LEVELS = {1: 5, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _ERROR = 4
 _recent: deque[tuple[int, str]] = deque(maxlen=200)
 _last_level = 2
+_is_expected = False
 _api: Any = None
 _callback: Any = None
 _listener: Callable[[str], None] | None = None
@@ -44,11 +45,17 @@ def _receive(level: int, text: bytes, _data: object) -> None:
         _recent.append((_last_level, line))
         if _listener is not None:
             _listener(line)
-        number = _LEVELS[_last_level]
+        number = logging.DEBUG if _is_expected else _LEVELS[_last_level]
         if logger.isEnabledFor(number):
             logger.log(number, "%s", line)
     except Exception:  # noqa: BLE001, S110  # an exception here would be printed by ctypes, or lost
         pass
+
+
+def expect_failure(expected: bool) -> None:
+    """Whether errors are the echo of an abort that was asked for; those are for debugging only."""
+    global _is_expected
+    _is_expected = expected
 
 
 def _set(callback: Any) -> None:

@@ -42,6 +42,12 @@ def fences(text: str) -> list[Fence]:
 
 
 def main_code(text: str, languages: Collection[str] = PYTHON) -> str | None:
+    """The code of `main_fence`."""
+    found = main_fence(text, languages)
+    return None if found is None else found.code
+
+
+def main_fence(text: str, languages: Collection[str] = PYTHON) -> Fence | None:
     """The code that a person would copy out of `text`, or None if there is none.
 
     That is the only block whatever its language, or all blocks in one of `languages`, or else the longest. Blocks
@@ -53,8 +59,9 @@ def main_code(text: str, languages: Collection[str] = PYTHON) -> str | None:
     wanted = [fence for fence in found if fence.language.lower() in languages]
     wanted = [fence for fence in wanted if fence.language] or wanted
     if len(found) == 1 or not wanted:
-        return max(found, key=lambda fence: len(fence.code)).code.strip("\n")
-    return "\n\n".join(dict.fromkeys(fence.code.strip("\n") for fence in wanted))
+        longest = max(found, key=lambda fence: len(fence.code))
+        return longest._replace(code=longest.code.strip("\n"))
+    return Fence(wanted[0].language, "\n\n".join(dict.fromkeys(fence.code.strip("\n") for fence in wanted)))
 
 
 class _Line:

@@ -123,7 +123,8 @@ def _check_one_answer(options: Options) -> None:
 
 def trimmed(ask: Ask, model: Model) -> tuple[Ask, int]:
     """Without the oldest turns that do not fit into the model's context, and how many those are."""
-    room = model.info.context_length - (ask.options.sampling.max_tokens or _ROOM_FOR_ANSWER)
+    length = model.info.context_length
+    room = length - min(ask.options.sampling.max_tokens or _ROOM_FOR_ANSWER, length // 2)
     groups = _turns(ask.messages)
     dropped = 0
     while dropped < len(groups) - 1 and _length(ask, groups[dropped:], model) > room:

@@ -146,10 +146,9 @@ class Cell:
             if advised is error:
                 raise
             raise advised from error
-        response = self._end(question, collector.response(), noted)
         if self._stored is not None:
-            self._stored.keep(response, {**noted, "notes": self._notes})
-        return response
+            self._stored.keep(collector.response(), {**noted, "notes": self._notes})
+        return self._end(question, collector.response(), noted)
 
     def _noted(self, question: Ask, model: Model) -> dict[str, Any]:
         """What the footer and the metadata say beside the answer itself."""
@@ -184,13 +183,10 @@ class Cell:
     def _extract(self, response: Response) -> None:
         if not self._asked.extract or response.finish_reason not in ("stop", "length"):
             return
-        from nbllm.markup.fences import main_code
+        from nbllm.notebook.extract import extract
 
-        code = main_code(response.text)
-        if code is None:
-            self._notes.append("the answer has no code to put into the next cell")
-        elif self._desk.next_input.insert(code, self._desk.run[0]) == "unchanged":
-            self._notes.append("the cell that an earlier run put below has the same code")
+        note = extract(response.text, self._desk.next_input, self._desk.run[0])
+        self._notes += [note] if note else []
 
     def _record(self, question: Ask, response: Response) -> Turn | None:
         """Make it a turn of its conversation, unless there is none or nothing was answered."""

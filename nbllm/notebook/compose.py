@@ -62,7 +62,8 @@ class Composer:
                 raise ParameterError("-p", "gives values to a template; name one with -t NAME (%llm templates)")
             return text if asked.raw else self._interpolated(text)
         filled = text if asked.raw else self._interpolated(text)
-        return template.fill(asked.parameter, filled)
+        values = asked.parameter if asked.raw else {name: self._interpolated(v) for name, v in asked.parameter.items()}
+        return template.fill(values, filled)
 
     def _interpolated(self, text: str) -> str:
         if "{" not in text:
@@ -74,8 +75,13 @@ class Composer:
         return interpolate(text, self._names(), lambda value, spec: as_text(value, spec, budget=budget))
 
     def _names(self) -> Mapping[str, object]:
-        """The user's variables, In and Out among them, and the errors of earlier cells as Err."""
-        return ChainMap(self._shell.user_ns, {"Err": self._seen.errors})
+        """The user's variables, In and Out among them, and the errors of earlier cells as Err.
+
+        IPython's own In holds what became of a cell's magics, not what was typed.
+        """
+        names, history = self._shell.user_ns, self._shell.history_manager
+        typed = {"In": history.input_hist_raw} if names.get("In") is history.input_hist_parsed else {}
+        return ChainMap(typed, names, {"Err": self._seen.errors})
 
     def _context(self, count: int) -> str:
         from nbllm.notebook.context import recent_cells

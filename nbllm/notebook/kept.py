@@ -1,5 +1,5 @@
 """Whether new code still does what the old did, as far as its syntax tells: a model that is asked for a docstring may
-leave out a line, or "improve" one."""
+leave out a line, or "improve" one. Both are known to be valid Python."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ _HAS_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDe
 
 def check_only_docstrings(old: str, new: str, transform: Callable[[str], str]) -> None:
     """Raises InvalidRequestError if anything but docstrings and comments is different."""
-    before = _statements(old, transform)
-    if before is not None and before != _statements(new, transform):
+    if _statements(old, transform) != _statements(new, transform):
         raise InvalidRequestError(
             "the answer changes more than docstrings, so the cell stays as it is; run it again, or try another model"
         )
@@ -24,22 +23,18 @@ def check_only_docstrings(old: str, new: str, transform: Callable[[str], str]) -
 
 def check_nothing_lost(old: str, new: str, transform: Callable[[str], str]) -> None:
     """Raises InvalidRequestError if a statement of the old code is missing from the new."""
-    before = _statements(old, transform)
-    if before is not None and Counter(before) - Counter(_statements(new, transform)):
+    if Counter(_statements(old, transform)) - Counter(_statements(new, transform)):
         raise InvalidRequestError(
             "the answer changes the code that it should test, so the cell stays as it is; run it again, or try another "
             "model"
         )
 
 
-def _statements(code: str, transform: Callable[[str], str]) -> list[str] | None:
-    """The statements of a cell without their docstrings; None of code that is no Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = ast.parse(transform(code))
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return None
+def _statements(code: str, transform: Callable[[str], str]) -> list[str]:
+    """The statements of a cell without their docstrings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = ast.parse(transform(code))
     for node in ast.walk(module):
         if isinstance(node, _HAS_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class, no_var_expand
 
+from nbllm.errors import InvalidRequestError
 from nbllm.notebook.arguments import ChatArguments, chat_arguments, parse
 from nbllm.notebook.compose import Composer
 from nbllm.notebook.manage import MANUAL, Manager
@@ -59,7 +60,6 @@ class ChatMagics(Magics):
 
         %explain [options of %chat] [a question about it]
         """
-        from nbllm.errors import InvalidRequestError
         from nbllm.notebook.verbs import explain_prompt
 
         failure = self.desk.seen.last_error
@@ -115,12 +115,14 @@ class ChatMagics(Magics):
     def _rewrite(self, line: str, code: str, prompt: str, check: Check | None = None) -> Response | None:
         """Ask for the cell's new code. `check` refuses one that must not take its place."""
         from nbllm.notebook.verbs import diff as diff_of
-        from nbllm.notebook.verbs import diff_markdown, new_code
+        from nbllm.notebook.verbs import diff_markdown, new_code, problem
 
         asked = parse(line)
         for name in NOT_FOR_CODE:
             if asked.has(name):
                 raise UsageError(f"--{name} is for %%chat; leave it out here")
+        if check is not None and (wrong := problem(code, self._transform)):
+            raise InvalidRequestError(f"the code is not valid Python ({wrong}); correct it, or put %%fix on top of it")
         response = self._run(self._composer.compose(replace(asked, no_history=True), before=prompt))
         if response is None or response.finish_reason != "stop":
             return response  # half of a cell must not take the place of a whole one

@@ -78,9 +78,9 @@ def new_code(answer_text: str, old_code: str, transform: Callable[[str], str]) -
     code = main_code(answer_text)
     if code is None:
         raise InvalidRequestError(f"the answer has no block of code, {_STAYS}; run it again, or try another model")
-    problem = _problem(code, transform)
-    if problem:
-        raise InvalidRequestError(f"the code in the answer is not valid Python ({problem}), {_STAYS}; run it again")
+    wrong = problem(code, transform)
+    if wrong:
+        raise InvalidRequestError(f"the code in the answer is not valid Python ({wrong}), {_STAYS}; run it again")
     if _lines(code) == _lines(old_code):
         raise InvalidRequestError(f"the code in the answer is the same as before, {_STAYS}; say what should change")
     return code
@@ -110,7 +110,7 @@ def _error(failure: Failure) -> list[str]:
     return parts
 
 
-def _problem(code: str, transform: Callable[[str], str]) -> str:
+def problem(code: str, transform: Callable[[str], str]) -> str:
     """Why `code` cannot be a cell, "" if it can."""
     try:
         with warnings.catch_warnings():

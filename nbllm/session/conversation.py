@@ -161,7 +161,8 @@ def read_messages(path: str | os.PathLike[str]) -> tuple[Message, ...]:
         try:
             messages.append(as_message(json.loads(line)))
         except (ValueError, RecursionError) as error:
-            raise InvalidRequestError(f"{shown(path)}, line {number:,}: not a message ({_problem(error)})") from error
+            problem = f"{shown(path)}, line {number:,}: not a message ({_problem(error)})"
+            raise InvalidRequestError(f"{problem}; correct the line, or take it out") from error
     return tuple(messages)
 
 

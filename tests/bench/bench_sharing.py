@@ -46,7 +46,11 @@ def _kernels(count: int) -> dict[str, float]:
 
 
 def _busy_main(width: int, constrained: bool) -> dict[str, float]:
-    """One decode thread; the main thread idle, then running pure Python."""
+    """One decode thread; the main thread idle, then running pure Python, then another process doing so.
+
+    Where two "cores" are hyper-threads of one, whatever keeps the other busy costs speed: what is lost to the main
+    thread itself, through the GIL, is the difference to that other process.
+    """
     model = engine.load(threads=1, max_sequences=8)
     options = {"response_format": _SCHEMA, "seed": 3, "temperature": 0.8, "max_tokens": 48} if constrained else None
     model.chat("warm", **(options or engine.endless(model, 4)))
@@ -66,7 +70,9 @@ def _busy_main(width: int, constrained: bool) -> dict[str, float]:
 
     run()
     idle, busy = run(), threaded()
-    return {"idle": idle, "busy": busy, "busy/idle (bar 0.85)": busy / idle}
+    with _Neighbour():
+        beside = run()
+    return {"idle": idle, "busy": busy, "busy/idle (bar 0.85)": busy / idle, "busy/beside a process": busy / beside}
 
 
 class _Neighbour:

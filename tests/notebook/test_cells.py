@@ -194,6 +194,11 @@ def test_continue_without_an_answer_or_with_a_text_is_refused(notebook: Notebook
 # ---- a long conversation
 
 
+def test_trim_keeps_a_turn_when_the_answer_may_be_longer_than_the_context(notebook: Notebook) -> None:
+    ask(notebook, "%chat one", "A1")
+    assert len(ask(notebook, "%chat --trim --max-tokens 99999 two", "A2")) == 3
+
+
 def test_trim_leaves_out_the_oldest_turns_and_says_so(notebook: Notebook) -> None:
     for index in range(4):
         ask(notebook, f"%chat {'x' * 900} {index}", "y" * 100)
@@ -226,6 +231,20 @@ def test_conversation_that_does_not_fit_is_an_error_that_names_trim(
 # ---- code
 
 
+def test_in_is_what_was_typed(notebook: Notebook) -> None:
+    notebook.run("x = !true")
+    ask(notebook, "%chat {In[1]}", "yes")
+    assert said(notebook)[-1][1] == "x = !true"
+
+
+def test_values_of_a_template_may_be_variables(notebook: Notebook, tmp_path: Path) -> None:
+    (tmp_path / "work" / "templates").mkdir()
+    (tmp_path / "work" / "templates" / "to.md").write_text("Into {language}: {input}")
+    notebook.run("wanted = 'French'")
+    ask(notebook, "%chat -t to -p language={wanted} hello", "bonjour")
+    assert said(notebook)[-1][1] == "Into French: hello"
+
+
 def test_extract_puts_the_code_into_the_next_cell(notebook: Notebook) -> None:
     ask(notebook, "%chat -x code please", "Here:\n\n```python\nprint(1)\n```")
     assert notebook.next_inputs == [("print(1)", False)]
@@ -250,13 +269,43 @@ def test_explain_without_an_error_is_refused(notebook: Notebook, capsys: pytest.
     assert "nothing to explain" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["fix", "doc", "test"])
-def test_verb_shows_a_diff_and_replaces_the_cell(notebook: Notebook, verb: str) -> None:
-    ask(notebook, f"%%{verb}\nx = {{1}}\nprint(x", "```python\nx = {1}\nprint(x)\n```")
-    assert "x = {1}\nprint(x" in said(notebook)[-1][1]
+@pytest.mark.parametrize(
+    ("verb", "old", "new"),
+    [
+        pytest.param("fix", "x = {1}\nprint(x", "x = {1}\nprint(x)", id="fix"),
+        pytest.param("doc", "def f(): return {1}", 'def f():\n    """One."""\n    return {1}', id="doc"),
+        pytest.param("test", "x = {1}", "x = {1}\nassert x", id="test"),
+    ],
+)
+def test_verb_shows_a_diff_and_replaces_the_cell(notebook: Notebook, verb: str, old: str, new: str) -> None:
+    ask(notebook, f"%%{verb}\n{old}", f"```python\n{new}\n```")
+    assert old in said(notebook)[-1][1]
     assert notebook.markdown.startswith("```diff")
-    assert "+print(x)" in notebook.plain
-    assert notebook.next_inputs == [("x = {1}\nprint(x)", True)]
+    assert f"+{new.splitlines()[-1]}" in notebook.plain
+    assert notebook.next_inputs == [(new, True)]
+
+
+@pytest.mark.parametrize("verb", ["doc", "test"])
+def test_verb_that_keeps_the_code_needs_valid_code(
+    notebook: Notebook, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not notebook.run(f"%%{verb}\nprint(x").success
+    assert "%%fix" in capsys.readouterr().out
+    assert notebook.engine.requests == []
+
+
+@pytest.mark.parametrize(
+    ("block", "cell"),
+    [
+        pytest.param("```bash\nls\n```", "%%bash\nls", id="bash"),
+        pytest.param("```js\nx = 1\n```", "%%javascript\nx = 1", id="javascript"),
+        pytest.param("```sql\nselect 1\n```", "select 1", id="a language without a magic"),
+    ],
+)
+def test_extract_says_what_language_it_is(notebook: Notebook, block: str, cell: str) -> None:
+    ask(notebook, "%chat -x code please", block)
+    assert notebook.next_inputs == [(cell, False)]
+    assert ("sql" in notebook.plain.splitlines()[-1]) == ("sql" in block)
 
 
 def test_fix_without_code_leaves_the_cell(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
@@ -287,6 +336,14 @@ def test_cache_asks_again_when_anything_changed(notebook: Notebook, changed: str
     ask(notebook, "%chat --cache --new one", "A1")
     ask(notebook, changed, "A2")
     assert len(notebook.engine.requests) == 2
+
+
+def test_cached_answer_puts_its_code_into_the_next_cell_too(notebook: Notebook) -> None:
+    ask(notebook, "%chat --cache --new -x one", "no code here")
+    first = notebook.plain
+    notebook.run("%chat --cache --new -x one")
+    assert notebook.plain == first
+    assert first.count("no code") == 2
 
 
 def test_cached_answers_are_turns_of_the_conversation(notebook: Notebook) -> None:
