@@ -117,15 +117,18 @@ class LlamaContext:
             self._quick.llama_set_embeddings(self.pointer, embeddings)
             self._embeddings = embeddings
         self._batch.fill(rows)
-        status = int(self.model.api.llama_decode(self.pointer, self._batch.struct))
+        with log.expecting_abort(self._is_aborted):
+            status = int(self.model.api.llama_decode(self.pointer, self._batch.struct))
         if status in (0, 1, 2):
             return StepStatus(status)
         raise EngineError(f"llama.cpp could not evaluate a batch of {len(rows)} tokens (llama_decode gave {status})")
 
     def abort(self, wanted: bool = True) -> None:
         """Stop the running decode, or take the wish back. Safe on any thread."""
-        log.expect_failure(wanted)
         self._flag[0] = b"1" if wanted else b"\0"
+
+    def _is_aborted(self) -> bool:
+        return bool(self._flag[0] != b"\0")
 
     def logits(self, row: int) -> NDArray[np.float32]:
         """A writable view of one output row, shape (vocabulary,); valid until the next decode."""

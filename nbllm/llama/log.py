@@ -20,7 +20,7 @@ _LEVELS = {1: 5, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _ERROR = 4
 _recent: deque[tuple[int, str]] = deque(maxlen=200)
 _last_level = 2
-_is_expected = False
+_is_expected: Callable[[], bool] | None = None
 _api: Any = None
 _callback: Any = None
 _listener: Callable[[str], None] | None = None
@@ -45,17 +45,23 @@ def _receive(level: int, text: bytes, _data: object) -> None:
         _recent.append((_last_level, line))
         if _listener is not None:
             _listener(line)
-        number = logging.DEBUG if _is_expected else _LEVELS[_last_level]
+        is_echo = _is_expected is not None and _is_expected()
+        number = logging.DEBUG if is_echo else _LEVELS[_last_level]
         if logger.isEnabledFor(number):
             logger.log(number, "%s", line)
     except Exception:  # noqa: BLE001, S110  # an exception here would be printed by ctypes, or lost
         pass
 
 
-def expect_failure(expected: bool) -> None:
-    """Whether errors are the echo of an abort that was asked for; those are for debugging only."""
+@contextlib.contextmanager
+def expecting_abort(is_wanted: Callable[[], bool]) -> Iterator[None]:
+    """Inside the block, errors that are the echo of an abort that was asked for are for debugging only."""
     global _is_expected
-    _is_expected = expected
+    _is_expected = is_wanted
+    try:
+        yield
+    finally:
+        _is_expected = None
 
 
 def _set(callback: Any) -> None:

@@ -92,8 +92,9 @@ def test_broken_handler_does_not_raise_into_c(say: Say, monkeypatch: pytest.Monk
 
 def test_echo_of_an_abort_is_for_debugging_only(say: Say, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(1, "nbllm.llama"):
-        log.expect_failure(True)
-        say(_ERROR, b"graph_compute failed\n")
-        log.expect_failure(False)
-        say(_ERROR, b"failed indeed\n")
-    assert [entry.levelno for entry in caplog.records] == [logging.DEBUG, logging.WARNING]
+        with log.expecting_abort(lambda: True):
+            say(_ERROR, b"graph_compute failed\n")
+        with log.expecting_abort(lambda: False):
+            say(_ERROR, b"failed indeed\n")
+        say(_ERROR, b"failed afterwards\n")
+    assert [entry.levelno for entry in caplog.records] == [logging.DEBUG, logging.WARNING, logging.WARNING]
