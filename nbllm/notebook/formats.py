@@ -109,7 +109,8 @@ class _Html(_Whole):
         return fence(self._page.split("\n"), "html")
 
     def finished(self) -> dict[str, str]:
-        sealed = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">{_CONNECTS.sub("<no-", self._page)}'
+        head = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><base href="about:blank">'
+        sealed = head + _CONNECTS.sub("<no-", self._page)
         frame = (
             f'<iframe sandbox="" srcdoc="{html.escape(sealed)}" width="100%" height="400" style="border:0"></iframe>'
         )

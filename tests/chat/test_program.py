@@ -286,7 +286,9 @@ def hostile_results() -> dict[str, str]:
         + "    template = ChatTemplate(source, bos='', eos='', control_texts=())\n"
         + "    try:\n        results[name] = 'wrote ' + template.render([Message('user', 'hi')]).text[:100]\n"
         + "    except TemplateError as error:\n        results[name] = 'refused ' + str(error)\n"
-        + "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\n"
+        # ru_maxrss would be pytest's own where that is larger: it is inherited from before the exec
+        + "status = open('/proc/self/status').read()\n"
+        + "peak = int(status.partition('VmHWM:')[2].split()[0]) >> 10\n"
         + "print(json.dumps({'results': results, 'peak': peak}))\n"
     )
     done = subprocess.run(

@@ -196,7 +196,7 @@ class Watched:
 
     def _sent(self) -> list[str]:
         """Requests that left the page. What a policy forbids is announced as well, and then fails."""
-        for _ in range(20):
+        for _ in range(300):  # a busy machine is late to say why
             if all(request.failure for request in self._requests):
                 break
             self.page.wait_for_timeout(50)
