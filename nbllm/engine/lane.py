@@ -20,8 +20,7 @@ from nbllm.engine.scheduler import Scheduler
 from nbllm.engine.sequence import Batch
 from nbllm.engine.sequence import Sequence as Tokens
 from nbllm.engine.slots import Slots
-from nbllm.engine.tickets import Inbox
-from nbllm.engine.tickets import LaneTicket as LaneTicket
+from nbllm.engine.tickets import Inbox, LaneTicket
 from nbllm.errors import EngineClosedError, EngineDeadError, EngineError, NbllmError
 
 _logger = logging.getLogger("nbllm.engine")

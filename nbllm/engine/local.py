@@ -30,11 +30,12 @@ from nbllm.engine.defaults import COMPLETION_TOKENS, STATED, resolved
 from nbllm.engine.driver import Driver
 from nbllm.engine.interface import EngineStats, OnChunk
 from nbllm.engine.jobs import EmbedJob, GenerateJob, Job, ScoreJob
-from nbllm.engine.lane import Lane, LaneTicket
+from nbllm.engine.lane import Lane
 from nbllm.engine.plan import FIXED_WIDTH, Plan
 from nbllm.engine.prompt import Prompt, Prompts
 from nbllm.engine.sequence import Sequence as Tokens
 from nbllm.engine.textstream import StopStream
+from nbllm.engine.tickets import LaneTicket
 from nbllm.errors import ContextOverflowError, EngineClosedError, InvalidRequestError, UnsupportedError
 
 if TYPE_CHECKING:

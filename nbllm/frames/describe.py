@@ -39,7 +39,8 @@ _EXACT_ROWS = 5_000_000  # beyond it even a minimum takes long: the statistics a
 _DISTINCT_ROWS = 50_000  # hashing texts takes longer than comparing numbers
 _CELL_WIDTH, _NARROW_WIDTH, _VALUE_WIDTH = 80, 20, 30
 _NUM_TOP, _TOP_SHARE = 3, 0.01  # a value that is rarer is not worth its tokens
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+(?=>)")
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+(?=>)")
+"""Where an object is, in its repr: it says nothing, and differs from run to run."""
 _BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 Count = Callable[[str], int]
@@ -312,7 +313,7 @@ def _words(value: Any, width: int | None) -> str:
     own: Any = type(value).__str__
     if own is not object.__str__ and not hasattr(value, "__len__"):
         return str(value).removesuffix(" 00:00:00")
-    return _ADDRESS.sub("", repr(value) if width is None else _short(width).repr(value))
+    return ADDRESS.sub("", repr(value) if width is None else _short(width).repr(value))
 
 
 def _figure(number: float, *, exact: bool) -> str:

@@ -65,7 +65,7 @@ def _format(text: str) -> str:
     return text
 
 
-def _anything(text: str) -> Any:
+def as_value(text: str) -> Any:
     """A value as JSON writes it, else the text itself."""
     try:
         return json.loads(text)
@@ -232,7 +232,7 @@ def _taken(spec: Flag, match: re.Match[str], rest: str) -> tuple[Any, str]:
     if isinstance(spec.metavar, str):
         return spec.convert(text), rest
     second, rest = _value(match[1], rest.lstrip())
-    return (text, _anything(second)), rest
+    return (text, as_value(second)), rest
 
 
 def _merged(found: dict[str, list[Any]]) -> dict[str, Any]:

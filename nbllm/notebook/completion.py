@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
-from nbllm.core import SamplingParams
 from nbllm.notebook.arguments import FORMATS
+from nbllm.session import options
 
 if TYPE_CHECKING:
     from nbllm.notebook.arguments import Flag
 
-OPTIONS = (
-    *(spec.name for spec in fields(SamplingParams)),
-    *("response_format", "regex", "choice", "grammar"),
-    *("timeout", "reproducible", "cache_prompt", "template_options", "continue_final"),
-)
+OPTIONS = tuple(name for name in options.OPTIONS if name != "system")
 """What `-o` takes: the options of Model.chat, but for `system`, which is an option of the magic."""
 _PATIENCE_S = 0.5
 _VALUES = {

@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 class Composer:
-    """Fills in what a cell left to its template, to the settings and to the notebook.
-
-    Args:
-        namespace: the variables of the user.
-    """
+    """Fills in what a cell left to its template, to the settings and to the notebook."""
 
     def __init__(self, shell: Any, seen: Seen, settings: NbLLM) -> None:
         self._shell, self._seen, self._settings = shell, seen, settings

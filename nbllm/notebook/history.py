@@ -99,13 +99,13 @@ def _marks(turn: Turn, *, is_stale: bool, is_head: bool) -> str:
 
 def _summary(tree: Tree) -> str:
     total, active = len(tree.turns), len(tree.path())
-    parts = [_count(active, "turn")] if total else ["no turns yet"]
+    parts = [counted(active, "turn")] if total else ["no turns yet"]
     parts += [f"{total - active} stale"] if total > active else []
     parts += [f"system: {brief(tree.system)}"] if tree.system else []
     return " · ".join(parts)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

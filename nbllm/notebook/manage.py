@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
+from nbllm.notebook.arguments import as_value
+from nbllm.notebook.history import counted
+
 if TYPE_CHECKING:
     from nbllm.notebook.desk import Desk
     from nbllm.notebook.tree import Tree
@@ -109,7 +112,7 @@ class Manager:
             )
         tree = self._desk.conversations.current
         lines = lines or [f"no model is loaded; the first cell loads {self._desk.models.default()}"]
-        place = f"conversation {tree.name}, {turns(len(tree.path()))}" if tree else "no conversation yet"
+        place = f"conversation {tree.name}, {counted(len(tree.path()), 'turn')}" if tree else "no conversation yet"
         self._say("\n".join([*lines, place]))
 
     # ---- conversations
@@ -143,12 +146,12 @@ class Manager:
         _expect("save", words, "FILE [NAME]", 1, 2)
         tree = self._tree(words[1:])
         path = self._desk.conversations.save(tree, words[0])
-        self._say(f"saved {turns(len(tree.path()))} of {tree.name} to {path}")
+        self._say(f"saved {counted(len(tree.path()), 'turn')} of {tree.name} to {path}")
 
     def _open(self, words: list[str]) -> None:
         _expect("open", words, "FILE [NAME]", 1, 2)
         tree = self._desk.conversations.open(words[0], *words[1:])
-        self._say(f"opened {tree.name}, {turns(len(tree.path()))}; the next cell goes on with it")
+        self._say(f"opened {tree.name}, {counted(len(tree.path()), 'turn')}; the next cell goes on with it")
 
     def _tree(self, words: Sequence[str]) -> Tree:
         from nbllm.errors import InvalidRequestError
@@ -214,22 +217,13 @@ class Manager:
         self._desk.show({"text/plain": plain_text(plain), "text/markdown": markdown})
 
 
-def turns(count: int) -> str:
-    return f"{count} turn" if count == 1 else f"{count} turns"
-
-
 def _option(word: str) -> tuple[str, Any]:
-    import json
-
     name, equals, text = word.partition("=")
     if not equals or not name:
         raise UsageError(f"%llm load takes options as NAME=VALUE, such as context_length=4096, not {word!r}")
     if text in ("True", "False", "None"):
         return name, {"True": True, "False": False, "None": None}[text]
-    try:
-        return name, json.loads(text)
-    except ValueError:
-        return name, text
+    return name, as_value(text)
 
 
 def _expect(command: str, words: Sequence[str], form: str, low: int, high: int | None = None) -> None:

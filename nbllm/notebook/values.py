@@ -18,14 +18,13 @@ from textwrap import dedent
 from typing import Any
 
 from nbllm.errors import InvalidRequestError
-from nbllm.frames.describe import MAX_CHARACTERS, describe, is_table
+from nbllm.frames.describe import ADDRESS, MAX_CHARACTERS, describe, is_table
 
 _PIECES = re.compile(
     r"(?P<word>[A-Z]?[a-z]+)|(?P<spaces> +)(?=(?P<digit>[0-9])?)|(?P<lines>\n+)|(?P<rule>([^\w\s])\6{2,})|(?P<one>.)",
     re.DOTALL,
 )
 _RARE = re.compile(r"(?<=[a-z])[jqxz]|[bcdfghklmnprstvw]{3}(?=[bcdfghklmnprstvw])")
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+(?=>)")
 _BREAK_IN_LIST = re.compile(r"""(?<=,)\n +(?=(?:[-+.\w]{1,40}|'[^'\\\n]{,40}'|"[^"\\\n]{,40}")[,\])}])""")
 _SHELL_FILE = re.compile(r"[\\/](?:IPython|ipykernel)[\\/]")
 _MAX_EXACT_SIZE = 20_000_000  # numbers of an array that are all looked at; about 0.1 s
@@ -188,13 +187,13 @@ class _Page:
 
     @property
     def text(self) -> str:
-        return _BREAK_IN_LIST.sub(" ", _ADDRESS.sub("", "".join(self._parts)))
+        return _BREAK_IN_LIST.sub(" ", ADDRESS.sub("", "".join(self._parts)))
 
 
 def _printed(value: object, budget: int) -> str:
     """What `print` shows where the class has its own words for that, such as a date; else the repr, laid out."""
     if type(value).__str__ is not object.__str__:
-        return _fitted(_ADDRESS.sub("", str(value)), budget)
+        return _fitted(ADDRESS.sub("", str(value)), budget)
     page = _Page(16 * budget)
     try:
         _lay_out(value, page)
@@ -276,13 +275,13 @@ def _array(array: Any, budget: int) -> str:
         return str(array)
     facts = f"numpy array, shape {array.shape}, {array.dtype}"
     if array.size <= _SUMMARY_SIZE:
-        values = _ADDRESS.sub("", np.array2string(array, threshold=_SUMMARY_SIZE, separator=", ", max_line_width=100))
+        values = ADDRESS.sub("", np.array2string(array, threshold=_SUMMARY_SIZE, separator=", ", max_line_width=100))
         if estimate_tokens(text := f"{facts}:\n{values}") <= budget:
             return text
     corners = int(np.prod([min(size, 7) for size in array.shape]))
     few = array if corners <= _SUMMARY_SIZE // 8 else array.ravel()[:10] if array.flags.contiguous else array.flat[:10]
     values = np.array2string(few, threshold=0, precision=4, separator=", ", max_line_width=100)
-    return f"{facts}{_statistics(array)}:\n{_ADDRESS.sub('', values)}"
+    return f"{facts}{_statistics(array)}:\n{ADDRESS.sub('', values)}"
 
 
 def _statistics(array: Any) -> str:

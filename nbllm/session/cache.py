@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -26,6 +25,7 @@ from nbllm.chat.options import checked_options
 from nbllm.core import Constraint, GenerateRequest, Message, SamplingParams
 from nbllm.session.response import Response
 from nbllm.session.stored import DamagedError, dumped, is_storable, loaded
+from nbllm.store.files import replace_file
 
 MAX_FILE_BYTES = 16 << 20
 MAX_BYTES = 1 << 30
@@ -125,7 +125,8 @@ class AnswerCache:
         if len(data) > MAX_FILE_BYTES:
             return
         try:
-            _write(path, data)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, data, suffix=_UNFINISHED)
             if self._puts % _PUTS_A_CHECK == 0:
                 self._trim()
         except OSError as error:
@@ -211,19 +212,6 @@ def _read(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
             raise DamagedError("not a file of an answer's size")
         return file.read(MAX_FILE_BYTES)
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=_UNFINISHED)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(name, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +20,7 @@ from nbllm.session.requests import Prompt
 from nbllm.session.requests import message as as_message
 from nbllm.session.requests import messages as as_messages
 from nbllm.session.response import Collector, Response
+from nbllm.store.files import replace_file
 from nbllm.store.header import shown
 
 MAX_BYTES = 64 << 20
@@ -130,16 +129,8 @@ class Conversation:
 def write_messages(path: str | os.PathLike[str], messages: Iterable[Message]) -> Path:
     """Write messages as JSON lines; the file is replaced only when all is written."""
     target = Path(os.path.realpath(path))  # a link stays one
-    lines = [json.dumps(_as_dict(turn), ensure_ascii=False) for turn in messages]
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
-            file.write("".join(line + "\n" for line in lines))
-        Path(temporary).replace(target)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    lines = [json.dumps(_as_dict(turn), ensure_ascii=False) + "\n" for turn in messages]
+    replace_file(target, "".join(lines).encode("utf-8", errors="surrogatepass"), prefix=f".{target.name}.")
     return Path(path)
 
 

@@ -16,10 +16,10 @@ from nbllm.core import (
     unknown_option,
 )
 from nbllm.errors import InvalidRequestError, ParameterError
+from nbllm.session.options import CONSTRAINTS, OPTIONS
 
 Prompt = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
 _MESSAGE_KEYS = ("role", "content", "name", "reasoning_content")
-_CONSTRAINTS = ("response_format", "regex", "choice", "grammar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Options:
     def of(cls, options: Mapping[str, Any]) -> Options:
         """Sort keyword options. Raises ParameterError for an unknown one, with the nearest known name."""
         rest = dict(options)
-        constraint = _constraint({name: rest.pop(name, None) for name in _CONSTRAINTS})
+        constraint = _constraint({name: rest.pop(name, None) for name in CONSTRAINTS})
         system = rest.pop("system", None)
         if system is not None and not isinstance(system, str):
             raise ParameterError("system", f"must be a string, not {type(system).__name__}")
@@ -91,13 +91,9 @@ def _token_ids(prompt: object) -> tuple[int, ...]:
 
 
 def _refuse_unknown(rest: Mapping[str, Any]) -> None:
-    from dataclasses import fields
-
-    known = [spec.name for spec in fields(SamplingParams)]
-    known += [*_CONSTRAINTS, "system", "timeout", "reproducible", "cache_prompt", "template_options", "continue_final"]
     for name in rest:
-        if name not in known:
-            raise ParameterError(name, unknown_option(name, known))
+        if name not in OPTIONS:
+            raise ParameterError(name, unknown_option(name, OPTIONS))
 
 
 def _constraint(given: Mapping[str, Any]) -> Constraint | None:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from nbllm.errors import ModelLoadError
+from nbllm.store.files import replace_file
 from nbllm.store.header import shown
 from nbllm.store.parts import model_files
 
@@ -109,20 +110,7 @@ def _remember(cache_file: Path, path: str, entry: _Entry) -> None:
     latest = dict(list(entries.items())[-MAX_ENTRIES:])
     try:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
-        _replace(cache_file, json.dumps({"version": 1, "files": latest}).encode())
+        data = json.dumps({"version": 1, "files": latest}).encode()
+        replace_file(cache_file, data, prefix=cache_file.name)
     except OSError:
         return  # a cache that cannot be written costs time, not the answer
-
-
-def _replace(target: Path, data: bytes) -> None:
-    """Write beside the target and rename, so that a reader sees the old file or the new one and never half of one."""
-    import tempfile
-
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -8,9 +8,10 @@ from typing import cast
 from nbllm.core import Chunk, EmbedRequest, GenerateRequest, ModelInfo, Request
 from nbllm.engine.driver import Driver
 from nbllm.engine.interface import num_answers
-from nbllm.engine.lane import Lane, LaneTicket
+from nbllm.engine.lane import Lane
 from nbllm.engine.local import LocalEngine
 from nbllm.engine.plan import Plan
+from nbllm.engine.tickets import LaneTicket
 from nbllm.testing import ToyBackend, ToyContext
 
 STEP_S = 0.01

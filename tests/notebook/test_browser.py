@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +11,11 @@ import nbformat
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from tests.notebook.kernel import ROOT, environment
+from tests.notebook.front_ends import TOKEN, server
+from tests.notebook.kernel import ROOT
 
 pytestmark = [pytest.mark.model, pytest.mark.browser]
 
-TOKEN = "for-this-test-only"
 TIMEOUT_MS = 40_000
 ATTACK = """\
 from nbllm.notebook.display import answer_view
@@ -45,25 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lab_url(folder: Path, smollm2_path: Path) -> Iterator[str]:
-    """JupyterLab on a port that is free, as it says itself once it listens."""
-    options = {"port": "0", "ip": "127.0.0.1", "root_dir": str(folder), "open_browser": "False", "allow_root": "True"}
-    command = [sys.executable, "-m", "jupyterlab", f"--IdentityProvider.token={TOKEN}"]
-    command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
-    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        log = server.stderr
-        url = next((found[0] for line in log if (found := re.search(r"http://[\d.]+:\d+", line))), None)
-        # A pipe that nobody reads fills up, and then the server waits.
-        reader = threading.Thread(target=lambda: list(log))
-        reader.start()
-        try:
-            assert url is not None, "JupyterLab did not start"
-            yield url
-        finally:
-            server.terminate()
-            server.wait(timeout=30)
-            reader.join()
+def lab_url(folder: Path, smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with server(folder, tmp_path_factory.mktemp("settings"), {}) as url:
+        yield url
 
 
 @pytest.fixture
