@@ -39,7 +39,7 @@ print('{"load_ext_s": %f}' % (time.perf_counter() - started))
 def _in_kernel(code: str) -> dict[str, float]:
     with started() as kernel:
         ran = kernel.run(code)
-    found: dict[str, float] = json.loads(ran.contents("stream")[-1]["text"])
+    found: dict[str, float] = json.loads(ran.printed.splitlines()[-1])
     return found
 
 

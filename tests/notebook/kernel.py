@@ -27,6 +27,11 @@ class Ran:
         return [message["content"] for message in self.messages if message["msg_type"] in kinds]
 
     @property
+    def printed(self) -> str:
+        """All that was printed: the kernel may send one line in several messages."""
+        return "".join(content["text"] for content in self.contents("stream"))
+
+    @property
     def displays(self) -> list[dict[str, Any]]:
         return self.contents("display_data", "update_display_data")
 

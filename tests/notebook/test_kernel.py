@@ -72,14 +72,14 @@ def test_question_mark_variable_and_value(kernel: Kernel) -> None:
     ran = kernel.run(f"r = %chat --no-history -O kept {ASSISTANT} What is the capital of France?")
     assert "Paris" in ran.markdown
     ran = kernel.run("print(r is kept, r.text, r.finish_reason)")
-    assert ran.contents("stream")[0]["text"] == "True The capital of France is Paris. stop\n"
+    assert ran.printed == "True The capital of France is Paris. stop\n"
     ran = kernel.run("r")
     assert "Paris" in ran.contents("execute_result")[0]["data"]["text/markdown"]
 
 
 def test_last_value_is_the_response(kernel: Kernel) -> None:
     kernel.run(FRANCE)
-    assert kernel.run("print(_.text)").contents("stream")[0]["text"] == "The capital of France is Paris.\n"
+    assert kernel.run("print(_.text)").printed == "The capital of France is Paris.\n"
 
 
 @pytest.mark.parametrize("num_updates", [0, 1, 4, 13])
@@ -125,7 +125,7 @@ def test_wrong_cell_is_one_line_and_the_kernel_goes_on(kernel: Kernel, cell: str
     ran = kernel.run(cell)
     assert ran.reply["status"] == "error"
     shown = [line for error in ran.contents("error") for line in error["traceback"]]
-    shown += [stream["text"].strip() for stream in ran.contents("stream")]
+    shown += [line for line in ran.printed.splitlines() if line.strip()]
     assert len(shown) == 1
     assert says in shown[0]
     assert "\n" not in shown[0]
