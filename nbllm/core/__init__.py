@@ -5,10 +5,10 @@ A surface makes a request, an engine answers it with chunks. Nothing here knows 
 
 from __future__ import annotations
 
-from nbllm.core.chunks import Chunk, FinishReason, Timings, TokenLogprob, Usage
+from nbllm.core.chunks import Chunk, FinishReason, Timings, TokenLogprob, ToolCallDelta, Usage
 from nbllm.core.descriptions import EngineInfo, ModelInfo, RenderedPrompt
-from nbllm.core.messages import ROLES, Message, Role
-from nbllm.core.requests import Constraint, EmbedRequest, GenerateRequest, Priority, Request, ScoreRequest
+from nbllm.core.messages import ROLES, Message, Role, ToolCall
+from nbllm.core.requests import Constraint, EmbedRequest, GenerateRequest, Priority, Request, ScoreRequest, Tool
 from nbllm.core.sampling import RANGES, SamplingParams, unknown_option
 from nbllm.core.steps import Row, StepStatus
 
@@ -33,6 +33,9 @@ __all__ = [
     "StepStatus",
     "Timings",
     "TokenLogprob",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
     "Usage",
     "unknown_option",
 ]

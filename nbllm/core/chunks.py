@@ -26,6 +26,16 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a tool call: the first of each `index` has its id and name, all have new text of its arguments."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one request. `cached_tokens` of the prompt were not evaluated again."""
 
@@ -62,7 +72,9 @@ class Chunk:
         text: new text of the answer.
         reasoning: new text of the thinking before the answer.
         tokens: the ids generated since the last chunk, the end-of-turn token left out.
+        tool_calls: new pieces of the calls that the model asks for.
         logprobs: one entry for each of `tokens` when asked for.
+        prompt_logprobs: of each prompt token after the first, given its predecessors, when asked for; once an answer.
         error: what ended the answer, with finish_reason "error".
         seed: the seed that was used, in the last chunk.
         embedding: a unit vector, float32.
@@ -73,7 +85,9 @@ class Chunk:
     text: str = ""
     reasoning: str = ""
     tokens: tuple[int, ...] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     error: BaseException | None = None
     usage: Usage | None = None

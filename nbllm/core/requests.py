@@ -28,6 +28,19 @@ class Constraint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A function that the model may ask to be called.
+
+    Attributes:
+        parameters: the JSON Schema of its arguments, an object; None is any object.
+    """
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
     """One prompt to answer, in exactly one of three forms.
 
@@ -41,6 +54,12 @@ class GenerateRequest:
         timeout_s: seconds from submission to the end, whatever the request is waiting for; the text so far is kept.
         template_options: extra variables for the chat template (`enable_thinking`, ...).
         continue_final: go on with the last message, an assistant's, instead of answering it.
+        suffix: what comes after the answer to `text`, for models with fill-in-the-middle tokens.
+        prompt_logprobs: report the likelihood of each prompt token too, as `sampling.logprobs` does of the answer's.
+        tools: functions that the model may call, with messages only.
+        tool_choice: "auto" leaves it to the model, "none" forbids calls, "required" guarantees one.
+        forced_tool: with tool_choice "required", the name of the only tool that may be called.
+        parallel_tool_calls: whether one answer may hold several calls.
     """
 
     messages: tuple[Message, ...] | None = None
@@ -55,15 +74,35 @@ class GenerateRequest:
     timeout_s: float | None = None
     template_options: Mapping[str, Any] = field(default_factory=dict)
     continue_final: bool = False
+    suffix: str | None = None
+    prompt_logprobs: bool = False
+    tools: tuple[Tool, ...] = ()
+    tool_choice: Literal["auto", "none", "required"] = "auto"
+    forced_tool: str | None = None
+    parallel_tool_calls: bool = True
 
     def __post_init__(self) -> None:
         given = [form for form in (self.messages, self.text, self.tokens) if form is not None]
         if len(given) != 1:
             raise ParameterError("prompt", "give exactly one of messages, text or tokens")
+        if self.suffix is not None and self.text is None:
+            raise ParameterError("suffix", "goes with a text prompt only")
+        self._check_tools()
         if self.timeout_s is not None:
             number = as_number(float, self.timeout_s)
             if number is None or number <= 0:
                 raise ParameterError("timeout", f"must be seconds above 0, not {self.timeout_s!r}")
+
+    def _check_tools(self) -> None:
+        names = [tool.name for tool in self.tools]
+        if names and self.messages is None:
+            raise ParameterError("tools", "go with messages only")
+        if len(set(names)) < len(names):
+            raise ParameterError("tools", "two of them have the same name")
+        if self.tool_choice == "required" and not names:
+            raise ParameterError("tool_choice", "asks for a call, and there are no tools")
+        if self.forced_tool is not None and self.forced_tool not in names:
+            raise ParameterError("tool_choice", f"there is no tool {self.forced_tool!r:.100} among the tools")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
