@@ -1,0 +1,182 @@
+"""`POST /v1/chat/completions`: the answer, whole or as a stream.
+
+A stream, one event a line; each choice has its own role event first and its finish reason last:
+
+    {"choices": [{"delta": {"role": "assistant", "content": ""}, ...}]}
+    {"choices": [{"delta": {"reasoning_content": "..."}, ...}]}          thinking, if any
+    {"choices": [{"delta": {"content": "..."}, ...}]}
+    {"choices": [{"delta": {"tool_calls": [{"index": 0, "id": ..., "type": "function", "function": ...}]}, ...}]}
+    {"choices": [{"delta": {}, "finish_reason": "stop", ...}]}
+    {"choices": [], "usage": ..., "timings": ...}                        if asked for
+    [DONE]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbllm.core import Chunk, TokenLogprob, ToolCallDelta
+from nbllm.wire import sse
+from nbllm.wire.openai.head import FINISH_REASONS, EventWriter, Head
+from nbllm.wire.openai.logprobs import chat_logprobs
+from nbllm.wire.openai.usage import Costs
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+    def add(self, delta: ToolCallDelta) -> None:
+        self.id = delta.id or self.id
+        self.name = delta.name or self.name
+        self.arguments.append(delta.arguments)
+
+    def body(self) -> dict[str, Any]:
+        function = {"name": self.name, "arguments": "".join(self.arguments)}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+@dataclass(slots=True)
+class _Choice:
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: dict[int, _Call] = field(default_factory=dict)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: str | None = None
+
+    def add(self, chunk: Chunk) -> None:
+        self.text.append(chunk.text)
+        self.reasoning.append(chunk.reasoning)
+        self.logprobs += chunk.logprobs
+        for delta in chunk.tool_calls:
+            self.calls.setdefault(delta.index, _Call()).add(delta)
+        if chunk.finish_reason is not None:
+            self.finish_reason = FINISH_REASONS[chunk.finish_reason]
+
+    def body(self, index: int) -> dict[str, Any]:
+        logprobs = chat_logprobs(self.logprobs) if self.logprobs else None
+        return {
+            "index": index,
+            "message": self._message(),
+            "logprobs": logprobs,
+            "finish_reason": self.finish_reason,
+        }
+
+    def _message(self) -> dict[str, Any]:
+        text, reasoning = "".join(self.text), "".join(self.reasoning)
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if self.calls:
+            message["content"] = text or None
+            message["tool_calls"] = [self.calls[index].body() for index in sorted(self.calls)]
+        if reasoning:
+            message["reasoning_content"] = reasoning
+        return message
+
+
+class ChatAnswer:
+    """A whole answer, gathered from its chunks."""
+
+    def __init__(self, id: str, created: int, model: str, fingerprint: str, num_choices: int = 1) -> None:
+        self._head = Head(id, created, model, fingerprint)
+        self._choices = [_Choice() for _ in range(num_choices)]
+        self._costs = Costs()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each choice has its last chunk."""
+        return all(choice.finish_reason is not None for choice in self._choices)
+
+    def add(self, chunk: Chunk) -> None:
+        """Take a chunk in. Raises what the chunk says went wrong, if it does."""
+        if chunk.error is not None:
+            raise chunk.error
+        self._choices[chunk.index].add(chunk)
+        self._costs.add(0, chunk)
+
+    def usage(self) -> dict[str, Any]:
+        """What it cost so far; whole once it is complete."""
+        return self._costs.usage()
+
+    def body(self) -> dict[str, Any]:
+        return {
+            **self._head.body("chat.completion"),
+            "choices": [choice.body(index) for index, choice in enumerate(self._choices)],
+            "usage": self._costs.usage(),
+            "timings": self._costs.timings(),
+        }
+
+
+class ChatStream:
+    """An answer's events, made from its chunks as they come."""
+
+    def __init__(
+        self,
+        id: str,
+        created: int,
+        model: str,
+        fingerprint: str,
+        num_choices: int = 1,
+        *,
+        include_usage: bool = False,
+    ) -> None:
+        self._writer = EventWriter(Head(id, created, model, fingerprint), "chat.completion.chunk", include_usage)
+        self._num_choices = num_choices
+        self._include_usage = include_usage
+        self._costs = Costs()
+
+    def begin(self) -> list[bytes]:
+        """The events before any text; they may be written together with the first chunk's."""
+        return [self._event(index, {"role": "assistant", "content": ""}) for index in range(self._num_choices)]
+
+    def events(self, chunk: Chunk) -> list[bytes]:
+        """None, for a chunk without news. Raises what the chunk says went wrong, if it does."""
+        if chunk.error is not None:
+            raise chunk.error
+        deltas = _deltas(chunk)
+        events = [self._event(chunk.index, delta) for delta in deltas[:-1]]
+        if deltas:
+            logprobs = chat_logprobs(chunk.logprobs) if chunk.logprobs else None
+            events.append(self._event(chunk.index, deltas[-1], logprobs))
+        if chunk.finish_reason is not None:
+            events.append(self._event(chunk.index, {}, finish_reason=FINISH_REASONS[chunk.finish_reason]))
+            self._costs.add(0, chunk)
+        return events
+
+    def usage(self) -> dict[str, Any]:
+        """What it cost so far; whole once every choice has ended."""
+        return self._costs.usage()
+
+    def finish(self) -> list[bytes]:
+        """The usage if it was asked for, and the end."""
+        usage = [self._writer.usage(self._costs.usage(), self._costs.timings())] if self._include_usage else []
+        return [*usage, sse.DONE]
+
+    def _event(
+        self, index: int, delta: dict[str, Any], logprobs: Any = None, finish_reason: str | None = None
+    ) -> bytes:
+        return self._writer.choice(
+            {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        )
+
+
+def _deltas(chunk: Chunk) -> list[dict[str, Any]]:
+    deltas: list[dict[str, Any]] = []
+    if chunk.reasoning:
+        deltas.append({"reasoning_content": chunk.reasoning})
+    if chunk.text:
+        deltas.append({"content": chunk.text})
+    deltas += [{"tool_calls": [_call_delta(delta)]} for delta in chunk.tool_calls]
+    if chunk.logprobs and not deltas:  # of tokens whose text is held back
+        deltas.append({"content": ""})
+    return deltas
+
+
+def _call_delta(delta: ToolCallDelta) -> dict[str, Any]:
+    """Later pieces have no name at all: clients that add the pieces up would add an empty one, or take it."""
+    if delta.name is None:
+        return {"index": delta.index, "function": {"arguments": delta.arguments}}
+    function = {"name": delta.name, "arguments": delta.arguments}
+    return {"index": delta.index, "id": delta.id, "type": "function", "function": function}
