@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nbllm.core import Message as Message
     from nbllm.core import SamplingParams as SamplingParams
     from nbllm.frames.listing import models as models
+    from nbllm.session.connecting import connect as connect
     from nbllm.session.conversation import Conversation as Conversation
     from nbllm.session.loading import load as load
     from nbllm.session.model import Model as Model
@@ -24,6 +25,7 @@ _HOMES = {
     "Model": "nbllm.session.model",
     "Response": "nbllm.session.response",
     "SamplingParams": "nbllm.core",
+    "connect": "nbllm.session.connecting",
     "errors": "nbllm",
     "load": "nbllm.session.loading",
     "models": "nbllm.frames.listing",
@@ -37,6 +39,7 @@ __all__ = [
     "Response",
     "SamplingParams",
     "__version__",
+    "connect",
     "errors",
     "load",
     "models",

@@ -15,6 +15,8 @@ def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable)
     import platformdirs
 
+    monkeypatch.delenv("JUPYTER_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(platformdirs, "site_config_path", lambda name: tmp_path / "site" / name)
     monkeypatch.setattr(platformdirs, "user_config_path", lambda name: tmp_path / "config" / name)
     monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / "data" / name)
 
@@ -29,12 +31,38 @@ def config_file(tmp_path: Path) -> Path:
 def test_load_config_defaults(tmp_path: Path) -> None:
     assert load_config() == Config(
         models_dir=tmp_path / "data" / "nbllm" / "models",
+        models_dirs=(),
         default_model="smollm2",
         memory_fraction=0.75,
         prefix_store_bytes=None,
         threads=None,
         cores_file=None,
+        runtime_dir=tmp_path / "data" / "jupyter" / "runtime" / "nbllm",
+        share_kernels=True,
+        context_length=None,
+        max_sequences=8,
+        max_loaded_models=2,
+        keep_alive="5m",  # type: ignore[arg-type]
+        max_queue=256,
+        load_timeout=120,
+        keys_file=tmp_path / "config" / "nbllm" / "keys.json",
+        allow_origins=(
+            "http://localhost:*",
+            "https://localhost:*",
+            "http://127.0.0.1:*",
+            "https://127.0.0.1:*",
+            "http://[::1]:*",
+            "https://[::1]:*",
+        ),
+        aliases={},
+        endpoints={},
     )
+
+
+def test_load_config_runtime_dir_is_in_jupyters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", "/run/jupyter")
+
+    assert load_config().runtime_dir == Path("/run/jupyter/nbllm")
 
 
 @pytest.mark.parametrize(
@@ -49,6 +77,25 @@ def test_load_config_defaults(tmp_path: Path) -> None:
         ("NBLLM_THREADS", " 3 ", "threads", 3),
         ("NBLLM_CORES_FILE", "/run/cores", "cores_file", Path("/run/cores")),
         ("NBLLM_THREADS", "", "threads", None),
+        ("NBLLM_MODELS_DIRS", f"/a{os.pathsep}{os.pathsep}~/b", "models_dirs", (Path("/a"), Path.home() / "b")),
+        ("NBLLM_RUNTIME_DIR", "/run/nbllm", "runtime_dir", Path("/run/nbllm")),
+        ("NBLLM_SHARE_KERNELS", "off", "share_kernels", False),
+        ("NBLLM_SHARE_KERNELS", "True", "share_kernels", True),
+        ("NBLLM_CONTEXT_LENGTH", "4096", "context_length", 4096),
+        ("NBLLM_MAX_SEQUENCES", "2", "max_sequences", 2),
+        ("NBLLM_MAX_LOADED_MODELS", "0", "max_loaded_models", 0),
+        ("NBLLM_KEEP_ALIVE", "1h30m", "keep_alive", 5400.0),
+        ("NBLLM_KEEP_ALIVE", "90", "keep_alive", 90.0),
+        ("NBLLM_KEEP_ALIVE", "-1", "keep_alive", -1.0),
+        ("NBLLM_MAX_QUEUE", "1", "max_queue", 1),
+        ("NBLLM_LOAD_TIMEOUT", "2.5", "load_timeout", 2.5),
+        ("NBLLM_KEYS_FILE", "/etc/keys.json", "keys_file", Path("/etc/keys.json")),
+        (
+            "NBLLM_ALLOW_ORIGINS",
+            "https://a.example, http://[::1]:*",
+            "allow_origins",
+            ("https://a.example", "http://[::1]:*"),
+        ),
     ],
 )
 def test_load_config_environment(
@@ -117,6 +164,15 @@ def test_load_config_named_file_must_exist(tmp_path: Path, monkeypatch: pytest.M
         ("NBLLM_THREADS", "1.5", "a whole number of 1 or more, not '1.5'"),
         ("NBLLM_DEFAULT_MODEL", "  ", "a model's name or path"),
         ("NBLLM_MODELS_DIR", "~nobody-of-that-name/x", "home folder"),
+        ("NBLLM_SHARE_KERNELS", "maybe", "true or false, not 'maybe'"),
+        ("NBLLM_MAX_SEQUENCES", "0", "a whole number of 1 or more"),
+        ("NBLLM_MAX_QUEUE", "many", "a whole number of 1 or more, not 'many'"),
+        ("NBLLM_KEEP_ALIVE", "5 minutes", "seconds or a text such as"),
+        ("NBLLM_LOAD_TIMEOUT", "nan", "a number of seconds above 0"),
+        ("NBLLM_LOAD_TIMEOUT", "0", "a number of seconds above 0"),
+        ("NBLLM_ALLOW_ORIGINS", "localhost", "'localhost' is not an origin"),
+        ("NBLLM_ALLOW_ORIGINS", "http://a/path", "is not an origin"),
+        ("NBLLM_ALIASES", "a=b", "is no setting: write a table [aliases] into"),
     ],
 )
 def test_load_config_bad_environment_names_the_variable(
@@ -135,7 +191,7 @@ def test_load_config_bad_environment_names_the_variable(
     ("content", "expected"),
     [
         ("thread = 2", r"thread in .*config\.toml: is not an option; did you mean threads\?"),
-        ("zzz = 2", "zzz in .*: is not an option; the options are cores_file, default_model"),
+        ("zzz = 2", "zzz in .*: is not an option; the options are aliases, allow_origins, "),
         ("threads = 2.0", r"threads in .*config\.toml: must be a whole number"),
         ("threads = true", "must be a whole number"),
         ('memory_fraction = "much"', "memory_fraction in .*: must be a number above 0"),
@@ -145,6 +201,13 @@ def test_load_config_bad_environment_names_the_variable(
         ('models_dir = ""', "models_dir in .*: must be a path"),
         ('models_dir = "a\\u0000b"', "models_dir in .*: must be a path"),
         ("default_model = []", "default_model in .*: must be a model's name"),
+        ("models_dirs = 'a'", r"models_dirs in .*config\.toml: must be a list of paths"),
+        ("models_dirs = ['a', 5]", "models_dirs in .*: must be a path, not 5"),
+        ("share_kernels = 1", "share_kernels in .*: must be true or false, not 1"),
+        ("allow_origins = 'http://a'", "must be a list of origins"),
+        ("allow_origins = [5]", "5 is not an origin"),
+        ("max_sequences = []", "max_sequences in .*: must be a whole number"),
+        ("keep_alive = true", "keep_alive in .*: must be seconds or a text"),
         ("threads = ", r"config\.toml: is not TOML: "),
         ("x = " + "[" * 5000, "is not TOML"),
     ],

@@ -58,7 +58,10 @@ def resolve_listed(name: str, config: Config) -> Path:
 
 def named_models(config: Config) -> dict[str, Path]:
     """Every model that has a name, by the shortest name that means it and no other."""
-    bundled, files = bundled_models(), folder_models(config.models_dir)
+    bundled = bundled_models()
+    files: dict[str, Path] = {}
+    for folder in (config.models_dir, *config.models_dirs):
+        files = folder_models(folder) | files  # a name in an earlier folder stays
     models = dict(bundled)
     for full, path in files.items():
         short = full.removesuffix(_SUFFIX)

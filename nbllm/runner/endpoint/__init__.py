@@ -1,0 +1,14 @@
+"""An engine that is another server's: any that speaks OpenAI's API.
+
+engine     implements engine.interface.Engine
+job        one request: what was asked, what has come of it
+caller     one server: addresses, key, retries, errors
+slots      who may ask now
+loop       the thread in which all of it runs
+"""
+
+from __future__ import annotations
+
+from nbllm.runner.endpoint.engine import EndpointEngine
+
+__all__ = ["EndpointEngine"]
