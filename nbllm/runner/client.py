@@ -49,6 +49,7 @@ class RemoteTicket:
 class _Pending:
     """A call whose result has not come yet."""
 
+    is_received: threading.Event = field(default_factory=threading.Event)
     is_here: threading.Event = field(default_factory=threading.Event)
     value: Any = None
     error: BaseException | None = None
@@ -186,6 +187,7 @@ class RemoteEngine:
             self._calls[id] = pending
         try:
             self._channel.send(payload)
+            self._await_sign(pending.is_received)
             _wait(pending.is_here)
         finally:
             with self._lock:
@@ -225,9 +227,7 @@ class RemoteEngine:
         if isinstance(message, messages.Piece):
             self._take_piece(message)
         elif isinstance(message, messages.Received):
-            ticket = self._tickets.get(message.id)
-            if ticket is not None and ticket.on_received is not None:
-                ticket.on_received()
+            self._take_receipt(message.id)
         elif isinstance(message, messages.Welcome):
             self._greeting.value = message.info
             self._greeting.is_here.set()
@@ -235,6 +235,13 @@ class RemoteEngine:
             self._take_reply(message)
         else:
             self._settle(self._calls.get(message.id), message.value, None)
+
+    def _take_receipt(self, id: int) -> None:
+        ticket, pending = self._tickets.get(id), self._calls.get(id)
+        if ticket is not None and ticket.on_received is not None:
+            ticket.on_received()
+        if pending is not None:
+            pending.is_received.set()
 
     def _take_reply(self, message: messages.Taken | messages.Refused) -> None:
         error = message.error if isinstance(message, messages.Refused) else None
@@ -276,6 +283,7 @@ class RemoteEngine:
     def _settle(self, pending: _Pending | None, value: object, error: BaseException | None) -> None:
         if pending is not None:
             pending.value, pending.error = value, error
+            pending.is_received.set()
             pending.is_here.set()
 
     def _lost(self) -> None:

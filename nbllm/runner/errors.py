@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbllm.errors import EngineError
+from nbllm.errors import EngineError, ModelLoadError
 
 
 class ProtocolError(EngineError):
@@ -29,3 +29,7 @@ class BusyError(EngineError):
 
     def __reduce__(self) -> tuple[type[BusyError], tuple[str, float]]:
         return type(self), (str(self), self.retry_after_s)
+
+
+class LoadCrashError(ModelLoadError):
+    """The model's process died while it loaded it."""
