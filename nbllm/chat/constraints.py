@@ -115,6 +115,20 @@ def grammar(constraint: Constraint) -> str:
     return _grammar(_sized(constraint))
 
 
+def embedded(schema: Mapping[str, Any]) -> str:
+    """A JSON Schema as a part of a Lark grammar, its JSON laid out as models were trained to write it: `{"a": 1}`."""
+    options = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    strict = {name: _JSON_OPTIONS[name] for name in ("coerce_one_of", "lenient")}
+    return "%json " + json.dumps({**schema, "x-guidance": {**options, **strict}})
+
+
+def compiled_lark(text: str) -> str:
+    """A Lark grammar for llguidance that names tokens of one vocabulary, which `grammar` could not try."""
+    from llguidance import LLMatcher
+
+    return LLMatcher.grammar_from_lark(text)
+
+
 def parser_limits() -> LLParserLimits:
     """The limits under which `grammar` tries its result; without the same ones a matcher may spend seconds on it."""
     from llguidance._lib import LLParserLimits

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from nbllm.core import ToolCall
+
 _SYSTEM = ("system", "developer")
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message on its way through a template, its control texts swapped for marks.
+    """A message on its way through a template, its control texts swapped for marks, but for those of its calls.
 
     Attributes:
-        index: of the message in the request; -1 when the turn is made of several.
+        index: of the message in the request; -1 when the turn is not one of them as it was.
+        call_id: of the call that the turn answers.
     """
 
     index: int
@@ -21,6 +24,8 @@ class Turn:
     content: str
     reasoning: str | None = None
     name: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,8 @@ def _joined(first: Turn, second: Turn) -> Turn:
         content="\n\n".join(text for text in (first.content, second.content) if text),
         reasoning=second.reasoning or first.reasoning,
         name=second.name or first.name,
+        calls=first.calls + second.calls,
+        call_id=second.call_id,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nbllm.chat.callformats import CallFormat
 from nbllm.chat.marks import Segment
 
 
@@ -27,6 +28,7 @@ class Rendered:
         opens_reasoning: the text ends inside a think tag, so that the answer starts as reasoning.
         assistant_spans: of assistants' messages with `tokens`, those whose content the template left as it is.
         stop: texts that end an answer where no end-of-turn token will.
+        calls: how the model was asked to write a call of a tool; None without tools.
     """
 
     segments: tuple[Segment, ...]
@@ -35,3 +37,4 @@ class Rendered:
     opens_reasoning: bool = False
     assistant_spans: tuple[AssistantSpan, ...] = ()
     stop: tuple[str, ...] = ()
+    calls: CallFormat | None = None

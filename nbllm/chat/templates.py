@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from nbllm.chat import toolprompt
 from nbllm.chat.budget import ProgramError, RefusalError, weight
 from nbllm.chat.globals import GLOBALS
 from nbllm.chat.marks import ControlTexts, Marks, Segment
@@ -21,7 +22,7 @@ from nbllm.chat.program import Program
 from nbllm.chat.reasoning import THINK_TAGS, Tags
 from nbllm.chat.rendered import AssistantSpan, Rendered
 from nbllm.chat.rendering import Rendering
-from nbllm.core import Message
+from nbllm.core import Message, Tool
 from nbllm.errors import TemplateError
 
 __all__ = ["AssistantSpan", "ChatTemplate", "Rendered", "Segment"]
@@ -57,6 +58,7 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         continue_final: bool = False,
         options: Mapping[str, Any] | None = None,
+        tools: Sequence[Tool] = (),
     ) -> Rendered:
         """Turn messages into a prompt.
 
@@ -64,11 +66,12 @@ class ChatTemplate:
             add_generation_prompt: end with the beginning of an assistant's turn.
             continue_final: instead, end right after the content of the last message, an assistant's.
             options: further variables for the template (`enable_thinking`, ...).
+            tools: that the model may call; a template that knows none gets them in a system text.
 
         Raises:
             TemplateError: the template is broken, refuses the messages in every form tried, runs too long or
                 writes too much.
-            ParameterError: an option is not plain data, or has a name that is taken.
+            ParameterError: an option is not plain data, or has a name that is taken; or a tool is not plain data.
         """
         if not messages:
             raise TemplateError("there are no messages: give at least one")
@@ -76,9 +79,12 @@ class ChatTemplate:
             raise TemplateError(
                 f"only an assistant's message can be continued, and the last one has the role {messages[-1].role}"
             )
-        given = checked_options(options or {}, _RESERVED)
+        if continue_final and messages[-1].tool_calls:
+            raise TemplateError("a message that ends in tool calls cannot be continued: answer the calls")
+        given = checked_options(options or {}, (*_RESERVED, "tools") if tools else _RESERVED)
+        described = toolprompt.described(tools)
         try:
-            rendering = self._rendering(messages, add_generation_prompt and not continue_final, given)
+            rendering = self._rendering(messages, add_generation_prompt and not continue_final, given, described)
             rendered = rendering.render(continue_final)
         except ProgramError as fault:
             raise TemplateError(_in_words(fault)) from fault
@@ -92,12 +98,16 @@ class ChatTemplate:
         except ProgramError as fault:
             return fault
 
-    def _rendering(self, messages: Sequence[Message], generate: bool, options: dict[str, Any]) -> Rendering:
+    def _rendering(
+        self, messages: Sequence[Message], generate: bool, options: dict[str, Any], tools: list[dict[str, Any]]
+    ) -> Rendering:
         program = self._parsed
         if isinstance(program, ProgramError):
             raise ProgramError(program.problem, program.line)
         parts = [part for message in messages for part in (message.content, message.reasoning, message.name)]
-        texts = [part for part in parts if part] + texts_of(options)
+        calls = [text for message in messages for text in toolprompt.call_texts(message.tool_calls)]
+        ids = [message.tool_call_id for message in messages if message.tool_call_id]
+        texts = [part for part in parts if part] + texts_of(options) + calls + ids + texts_of(tools)
         marks = Marks(self._control, [*texts, self.source])
         names = {
             **GLOBALS,
@@ -107,7 +117,7 @@ class ChatTemplate:
             **self._tokens,
             "add_generation_prompt": generate,
         }
-        return Rendering(program, messages, marks, names, sum(map(weight, texts)))
+        return Rendering(program, self.source, messages, marks, names, sum(map(weight, texts)), tools)
 
     def _opens_reasoning(self, text: str, continued: str | None) -> bool:
         tags = self.reasoning_tags

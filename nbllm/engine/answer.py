@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nbllm.chat.callparser import CallParser, Parsed
 from nbllm.chat.reasoning import ReasoningSplitter
-from nbllm.core import Chunk, FinishReason, Timings, TokenLogprob, Usage
+from nbllm.core import Chunk, FinishReason, Timings, TokenLogprob, ToolCallDelta, Usage
 from nbllm.engine.textstream import StopStream, Utf8Stream
 
 GROUP_S = 0.04
@@ -39,13 +40,15 @@ class Answer:
     Attributes:
         index: which of the request's answers.
         splitter: takes the thinking apart from the answer; None when all text is answer.
+        calls: takes the calls of tools out of the answer; None without tools.
         trims_start: white space before the first word is dropped; a base model continues "Assistant:" with a space.
-        is_stopped: a stop text has appeared.
+        is_stopped: a stop text has appeared, or the last call that there may be is whole.
     """
 
     index: int
     stop: StopStream
     splitter: ReasoningSplitter | None = None
+    calls: CallParser | None = None
     trims_start: bool = False
     num_tokens: int = 0
     num_reasoning: int = 0
@@ -54,11 +57,12 @@ class Answer:
     _reasoning: list[str] = field(default_factory=list)
     _tokens: list[int] = field(default_factory=list)
     _logprobs: list[TokenLogprob] = field(default_factory=list)
+    _call_deltas: list[ToolCallDelta] = field(default_factory=list)
     _sent_at: float = float("-inf")
 
     @property
     def is_stopped(self) -> bool:
-        return self.stop.stopped_by is not None
+        return self.stop.stopped_by is not None or (self.calls is not None and self.calls.is_full)
 
     @property
     def in_reasoning(self) -> bool:
@@ -83,15 +87,19 @@ class Answer:
         self, reason: FinishReason, usage: Usage, timings: Timings, seed: int | None, error: BaseException | None = None
     ) -> Chunk:
         """The last chunk."""
-        if not self.is_stopped:
+        if self.stop.stopped_by is None:
             self._take(self._utf8.finish())
             self._take_split_end()
+            if self.calls is not None:
+                self._take_parsed(self.calls.finish())
             self._text.append(self.stop.finish())
+        if reason == "stop" and self.calls is not None and self.calls.num_calls:
+            reason = "tool_calls"
         return self._gathered(reason, usage, timings, seed, error)
 
     @property
     def _has_news(self) -> bool:
-        return bool(self._logprobs) or any(self._text) or any(self._reasoning)
+        return bool(self._logprobs or self._call_deltas) or any(self._text) or any(self._reasoning)
 
     def _take(self, text: str) -> None:
         if not text:
@@ -103,13 +111,24 @@ class Answer:
         if self.trims_start:
             text = text.lstrip()
             self.trims_start = not text
-        self._text.append(self.stop.push(text))
+        self._take_content(text)
+
+    def _take_content(self, text: str) -> None:
+        if self.calls is None:
+            self._text.append(self.stop.push(text))
+        else:
+            self._take_parsed(self.calls.push(text))
+
+    def _take_parsed(self, parsed: Parsed) -> None:
+        self._text.append(self.stop.push(parsed.content))
+        if self.stop.stopped_by is None:
+            self._call_deltas += parsed.calls
 
     def _take_split_end(self) -> None:
         if self.splitter is not None:
             split = self.splitter.finish()
             self._reasoning.append(split.reasoning)
-            self._text.append(self.stop.push(split.content))
+            self._take_content(split.content)
 
     def _gathered(
         self,
@@ -124,6 +143,7 @@ class Answer:
             text="".join(self._text),
             reasoning="".join(self._reasoning),
             tokens=tuple(self._tokens),
+            tool_calls=tuple(self._call_deltas),
             logprobs=tuple(self._logprobs),
             finish_reason=reason,
             usage=usage,
@@ -132,4 +152,5 @@ class Answer:
             error=error,
         )
         self._text, self._reasoning, self._tokens, self._logprobs = [], [], [], []
+        self._call_deltas = []
         return chunk

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from nbllm.core import Chunk, FinishReason, SamplingParams, TokenLogprob, Usage
 from nbllm.engine.answer import Answer, Clocks
 from nbllm.engine.backend import Context, Matcher, Sampler, Vocabulary
+from nbllm.engine.calling import Bind
 from nbllm.engine.sequence import MAX_DECODE_TOKENS, Sequence
 from nbllm.errors import ConstraintError
 
@@ -57,6 +58,7 @@ class GenerateJob:
     Args:
         params: with every default filled in.
         limit: tokens that the whole sequence may have.
+        bind: gives the matcher that guarantees a call which the answer has begun.
         one_at_a_time: forced tokens are evaluated one a step too, because the shape of a step must not vary.
     """
 
@@ -74,12 +76,13 @@ class GenerateJob:
         matcher: Matcher | None,
         limit: int,
         clocks: Clocks,
+        bind: Bind | None = None,
         one_at_a_time: bool = False,
     ) -> None:
         self.sequence, self.answer, self.clocks = sequence, answer, clocks
         self._params = params
         self._vocabulary, self._pieces = vocabulary, pieces
-        self._sampler, self._matcher = sampler, matcher
+        self._sampler, self._matcher, self._bind = sampler, matcher, bind
         self._max_tokens = limit - sequence.num_prompt if params.max_tokens is None else params.max_tokens
         self._limit = limit
         self._max_forced = 0 if one_at_a_time or params.logprobs else MAX_DECODE_TOKENS - 1
@@ -157,6 +160,7 @@ class GenerateJob:
             raise ConstraintError("the constraint became too complex to go on with; simplify it")
         if matcher is not None and matcher.is_complete:
             return "stop"
+        self._bind_call()
         if self.answer.num_tokens >= self._max_tokens or len(self.sequence.tokens) >= self._limit:
             return "length"
         return None
@@ -174,6 +178,14 @@ class GenerateJob:
             if reason is not None:
                 return reason
         return None
+
+    def _bind_call(self) -> None:
+        """From the opening of a call on the grammar of the calls holds, if what stands there already fits it."""
+        if self._bind is None or self.answer.calls is None or (begun := self.answer.calls.opened) is None:
+            return
+        self._matcher, self._bind = self._bind(begun), None
+        if self._matcher is not None:
+            self.answer.calls.trust()
 
     def _logprob_of(self, logits: NDArray[np.float32]) -> _Distribution:
         return _Distribution(logits, self._params.top_logprobs)

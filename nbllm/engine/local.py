@@ -26,6 +26,7 @@ from nbllm.core import (
 from nbllm.engine.answer import Answer, Clocks
 from nbllm.engine.aside import aside
 from nbllm.engine.backend import Backend
+from nbllm.engine.calling import Calling
 from nbllm.engine.defaults import COMPLETION_TOKENS, STATED, resolved
 from nbllm.engine.driver import Driver
 from nbllm.engine.interface import EngineStats, OnChunk
@@ -191,17 +192,19 @@ class LocalEngine:
         params = self._parameters(request)
         limit = self._limit(request, len(prompt.tokens), params.max_tokens)
         self._backend.check_ids(list(params.logit_bias), "logit_bias")
-        grammar = None if request.constraint is None else constraints.grammar(request.constraint)
+        calling = None if prompt.calls is None else Calling(self._backend, request, prompt)
+        grammar = calling.grammar if calling is not None else _grammar(request)
         jobs: list[Job] = []
         for index in range(params.n):
             matcher = None if grammar is None else self._backend.make_matcher(grammar, constraints.parser_limits())
-            jobs.append(self._generate_job(request, prompt, params, index, matcher, limit, submitted))
+            jobs.append(self._generate_job(request, prompt, calling, params, index, matcher, limit, submitted))
         return tuple(jobs)
 
     def _generate_job(
         self,
         request: GenerateRequest,
         prompt: Prompt,
+        calling: Calling | None,
         params: SamplingParams,
         index: int,
         matcher: Matcher | None,
@@ -218,15 +221,17 @@ class LocalEngine:
             Answer(
                 index,
                 StopStream((*params.stop, *prompt.stop)),
-                self._splitter(request, prompt),
+                self._splitter(request, prompt, is_bound=matcher is not None),
+                None if calling is None else calling.parser(seeded.seed),
                 trims_start=bool(prompt.stop) and not request.continue_final,
             ),
             seeded,
             vocabulary=self._backend,
-            pieces=self._backend.pieces,
+            pieces=self._backend.pieces if calling is None else calling.pieces,
             sampler=self._backend.make_sampler(seeded, tokens, max(1, generated)),
             matcher=matcher,
             limit=limit,
+            bind=None if calling is None else calling.binder(),
             clocks=Clocks(submitted),
             one_at_a_time=request.reproducible,
         )
@@ -256,10 +261,10 @@ class LocalEngine:
             return replace(params, max_tokens=COMPLETION_TOKENS)
         return params
 
-    def _splitter(self, request: GenerateRequest, prompt: Prompt) -> ReasoningSplitter | None:
+    def _splitter(self, request: GenerateRequest, prompt: Prompt, *, is_bound: bool) -> ReasoningSplitter | None:
         """Raw text is not split, nor is an answer whose shape is given from its first character on."""
         opens = prompt.rendered.opens_reasoning
-        if request.messages is None or (request.constraint is not None and not opens):
+        if request.messages is None or (is_bound and not opens):
             return None
         return ReasoningSplitter(open_at_start=opens, tags=self._prompts.reasoning_tags)
 
@@ -297,3 +302,7 @@ class LocalEngine:
             outputs_from=outputs_from,
             reuses=reuses,
         )
+
+
+def _grammar(request: GenerateRequest) -> str | None:
+    return None if request.constraint is None else constraints.grammar(request.constraint)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from nbllm.chat.callformats import CallFormat
 from nbllm.chat.reasoning import Tags
 from nbllm.chat.templates import ChatTemplate, Rendered
 from nbllm.core import GenerateRequest, Message, RenderedPrompt
@@ -20,10 +21,12 @@ class Prompt:
 
     Attributes:
         stop: texts that end the answer because the model has no token that would.
+        calls: how the model was asked to write a call of a tool; None when it may call none.
     """
 
     rendered: RenderedPrompt
     stop: tuple[str, ...] = ()
+    calls: CallFormat | None = None
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -84,14 +87,19 @@ class Prompts:
 
     def _chat(self, request: GenerateRequest, messages: Sequence[Message]) -> Prompt:
         rendered = self.template.render(
-            messages, continue_final=request.continue_final, options=dict(request.template_options)
+            messages,
+            continue_final=request.continue_final,
+            options=dict(request.template_options),
+            tools=() if request.tool_choice == "none" else request.tools,
         )
         tokens = [token for part in self._parts(rendered, messages) for token in part]
         bos = self._backend.special("bos")
         if self._backend.adds_bos and bos is not None and tokens[:1] != [bos]:
             tokens.insert(0, bos)
         return Prompt(
-            RenderedPrompt(rendered.text, tuple(tokens), rendered.notes, rendered.opens_reasoning), rendered.stop
+            RenderedPrompt(rendered.text, tuple(tokens), rendered.notes, rendered.opens_reasoning),
+            rendered.stop,
+            rendered.calls,
         )
 
     def _parts(self, rendered: Rendered, messages: Sequence[Message]) -> Iterator[Sequence[int]]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from nbllm.chat import constraints
 from nbllm.chat.options import checked_options
+from nbllm.chat.toolprompt import described
 from nbllm.core import Constraint, GenerateRequest, Message, SamplingParams
 from nbllm.session.response import Response
 from nbllm.session.stored import DamagedError, dumped, is_storable, loaded
@@ -119,7 +120,7 @@ class AnswerCache:
         Args:
             notes: what JSON can hold, given back by `find`.
         """
-        if not is_storable(response):
+        if not is_storable(response) or response.tool_calls:  # the file has no place for calls
             return
         path, data = self._path(key), dumped(key, response, notes or {})
         if len(data) > MAX_FILE_BYTES:
@@ -175,7 +176,22 @@ def _prompt(request: GenerateRequest) -> dict[str, Any]:
         "parse_special": request.parse_special,
         "template_options": checked_options(request.template_options, ()),
         "continue_final": request.continue_final,
+        **_extras(request),
     }
+
+
+def _extras(request: GenerateRequest) -> dict[str, Any]:
+    """What most requests lack, and whose lack changes no key."""
+    extras: dict[str, Any] = {}
+    if request.suffix is not None:
+        extras["suffix"] = request.suffix
+    if request.prompt_logprobs:
+        extras["prompt_logprobs"] = True
+    if request.tools:
+        has_parameters = [tool.parameters is not None for tool in request.tools]
+        extras["tools"] = [described(request.tools), has_parameters]
+        extras["tool_choice"] = [request.tool_choice, request.forced_tool, request.parallel_tool_calls]
+    return extras
 
 
 def _shape(request: GenerateRequest) -> dict[str, Any]:
@@ -187,8 +203,11 @@ def _shape(request: GenerateRequest) -> dict[str, Any]:
     }
 
 
-def _turn(message: Message) -> list[str | None]:
-    return [message.role, message.content, message.reasoning, message.name]
+def _turn(message: Message) -> list[Any]:
+    turn: list[Any] = [message.role, message.content, message.reasoning, message.name]
+    if message.tool_calls or message.tool_call_id is not None:
+        turn += [[call.id, call.name, call.arguments] for call in message.tool_calls], message.tool_call_id
+    return turn
 
 
 def _sampling(params: SamplingParams) -> dict[str, Any]:

@@ -53,6 +53,10 @@ class Model:
         cache_prompt: reuse the evaluated prefix of earlier prompts, and keep this one's (default True).
         template_options: variables for the chat template, such as {"enable_thinking": False}.
         continue_final: go on with the last message, an assistant's, instead of answering it.
+        tools: functions that the model may ask to be called: Python functions with types and a docstring, pydantic
+            models, `nbllm.core.Tool`s or OpenAI's dicts. What it asks for is in `Response.tool_calls`.
+        tool_choice: "auto" (default), "none", "required" (a call is guaranteed), or the name of the tool to call.
+        parallel_tool_calls: whether one answer may hold several calls (default True).
 
     Attributes:
         last: the last Response, or list of them, that this model made, also when it was interrupted.
@@ -115,6 +119,8 @@ class Model:
             raise ParameterError("system", "raw completion has no messages; use chat, or put it into the text")
         if sorted_options.continue_final:
             raise ParameterError("continue_final", "raw completion continues its text anyway; leave it out")
+        if sorted_options.tools:
+            raise ParameterError("tools", "raw completion has no messages to call them in; use chat")
         return self._answer(sorted_options.completion(prompt))
 
     def stream(self, prompt: Prompt, **options: Any) -> Iterator[Chunk]:

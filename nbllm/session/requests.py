@@ -6,20 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from nbllm.chat import constraints
+from nbllm.chat import constraints, functions
 from nbllm.core import (
     Constraint,
     GenerateRequest,
     Message,
     Priority,
     SamplingParams,
+    Tool,
+    ToolCall,
     unknown_option,
 )
 from nbllm.errors import InvalidRequestError, ParameterError
 from nbllm.session.options import CONSTRAINTS, OPTIONS
 
 Prompt = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
-_MESSAGE_KEYS = ("role", "content", "name", "reasoning_content")
+_MESSAGE_KEYS = ("role", "content", "name", "reasoning_content", "tool_calls", "tool_call_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,9 @@ class Options:
     cache_prompt: bool
     template_options: Mapping[str, Any]
     continue_final: bool
+    tools: tuple[Tool, ...]
+    tool_choice: functions.ToolChoice
+    parallel_tool_calls: bool
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Options:
@@ -46,7 +51,15 @@ class Options:
         timeout_s = rest.pop("timeout", None)
         reproducible, cache_prompt = rest.pop("reproducible", False), rest.pop("cache_prompt", True)
         continue_final = rest.pop("continue_final", False)
-        switches = {"reproducible": reproducible, "cache_prompt": cache_prompt, "continue_final": continue_final}
+        tools = functions.as_tools(rest.pop("tools", None))
+        tool_choice = functions.tool_choice(rest.pop("tool_choice", None))
+        parallel = rest.pop("parallel_tool_calls", True)
+        switches = {
+            "reproducible": reproducible,
+            "cache_prompt": cache_prompt,
+            "continue_final": continue_final,
+            "parallel_tool_calls": parallel,
+        }
         for name, value in switches.items():
             if not isinstance(value, bool):
                 raise ParameterError(name, f"must be True or False, not {value!r}")
@@ -56,12 +69,30 @@ class Options:
         _refuse_unknown(rest)
         sampling = SamplingParams.from_options(rest)
         return cls(
-            sampling, constraint, system, timeout_s, reproducible, cache_prompt, template_options, continue_final
+            sampling,
+            constraint,
+            system,
+            timeout_s,
+            reproducible,
+            cache_prompt,
+            template_options,
+            continue_final,
+            tools,
+            tool_choice,
+            parallel,
         )
 
     def chat(self, prompt: Prompt, priority: Priority = "interactive") -> GenerateRequest:
         turns = with_system(messages(prompt), self.system)
-        return GenerateRequest(messages=turns, continue_final=self.continue_final, **self._common(priority))
+        return GenerateRequest(
+            messages=turns,
+            continue_final=self.continue_final,
+            tools=self.tools,
+            tool_choice=self.tool_choice.choice,
+            forced_tool=self.tool_choice.forced,
+            parallel_tool_calls=self.parallel_tool_calls,
+            **self._common(priority),
+        )
 
     def completion(self, prompt: str | Sequence[int], priority: Priority = "interactive") -> GenerateRequest:
         if isinstance(prompt, str):
@@ -144,14 +175,47 @@ def message(turn: Message | Mapping[str, Any]) -> Message:
         return turn
     if not isinstance(turn, Mapping):
         raise ParameterError("messages", f"must hold dicts with role and content, not {turn!r:.100}")
-    for key in ("role", "content"):
+    calls = tool_calls(turn.get("tool_calls"))
+    for key in ("role",) if calls else ("role", "content"):
         if key not in turn:
             raise ParameterError("messages", f"a message needs {key!r}: {dict(turn)!r:.100}")
     for key in turn:
         if key not in _MESSAGE_KEYS:
             known = ", ".join(_MESSAGE_KEYS)
             raise ParameterError("messages", f"a message has no key {key!r:.100}; its keys are {known}")
-    return Message(turn["role"], _text(turn["content"]), turn.get("reasoning_content"), turn.get("name"))
+    content = turn.get("content")
+    return Message(
+        turn["role"],
+        "" if calls and content is None else _text(content),
+        turn.get("reasoning_content"),
+        turn.get("name"),
+        tool_calls=calls,
+        tool_call_id=turn.get("tool_call_id"),
+    )
+
+
+def tool_calls(value: object) -> tuple[ToolCall, ...]:
+    """An assistant's calls: OpenAI's dicts, or ToolCalls.
+
+    Raises:
+        ParameterError: one of them is no call.
+    """
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise ParameterError("tool_calls", f"must be a list, not {value!r:.100}")
+    return tuple(call if isinstance(call, ToolCall) else _tool_call(call) for call in value)
+
+
+def _tool_call(call: object) -> ToolCall:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(call, Mapping) or not isinstance(function, Mapping):
+        raise ParameterError("tool_calls", f"a call needs 'id' and 'function', not {call!r:.100}")
+    texts = call.get("id"), function.get("name"), function.get("arguments")
+    if not all(isinstance(text, str) for text in texts):
+        known = "'id', and 'function' with 'name' and 'arguments', a JSON object as text"
+        raise ParameterError("tool_calls", f"a call needs {known}, all of them strings: {dict(call)!r:.100}")
+    return ToolCall(*cast("tuple[str, str, str]", texts))
 
 
 def _text(content: Any) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nbllm.chat import constraints
-from nbllm.core import Chunk, Constraint, FinishReason, Message, Timings, TokenLogprob, Usage
+from nbllm.core import Chunk, Constraint, FinishReason, Message, Timings, TokenLogprob, ToolCall, Usage
 from nbllm.markup.characters import plain_text
 from nbllm.markup.reasoning import fold_reasoning
 from nbllm.markup.safe import safe_markdown
@@ -21,7 +22,10 @@ class Response:
         text: the answer, without the reasoning before it.
         reasoning: what the model thought first, "" for most models.
         parsed: the Python value of an answer that was asked for as JSON; None if it was cut short.
-        finish_reason: "stop", "length" (cut by max_tokens or the context), "interrupted", "timeout" or "error".
+        tool_calls: the functions that the model wants called; nothing here calls them. With finish_reason "length" the
+            arguments of the last one may be cut short.
+        finish_reason: "stop", "tool_calls", "length" (cut by max_tokens or the context), "interrupted", "timeout" or
+            "error".
         usage: token counts; of all choices together when there are several.
         timings: seconds.
         logprobs: one entry a token when asked for.
@@ -35,6 +39,7 @@ class Response:
     text: str
     reasoning: str = ""
     parsed: Any = None
+    tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishReason = "stop"
     usage: Usage = field(default_factory=Usage)
     timings: Timings = field(default_factory=Timings)
@@ -51,14 +56,20 @@ class Response:
     @property
     def message(self) -> Message:
         """The answer as a turn of a conversation; it remembers its token ids, so that a next turn starts sooner."""
-        return Message("assistant", self.text, reasoning=self.reasoning or None, tokens=self.tokens or None)
+        return Message(
+            "assistant",
+            self.text,
+            reasoning=self.reasoning or None,
+            tokens=self.tokens or None,
+            tool_calls=self.tool_calls,
+        )
 
     def _repr_markdown_(self) -> str:
         folded = fold_reasoning(self.reasoning, done=True) + "\n\n" if self.reasoning else ""
-        return folded + safe_markdown(self.text)
+        return folded + safe_markdown("\n\n".join(filter(None, (self.text, _fenced(self.tool_calls)))))
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(plain_text(self.text))
+        printer.text(plain_text("\n\n".join(filter(None, (self.text, _as_json(self.tool_calls))))))
 
 
 class Collector:
@@ -96,6 +107,7 @@ class Collector:
             text=text,
             reasoning="".join(chunk.reasoning for chunk in self._chunks),
             parsed=parsed,
+            tool_calls=self._tool_calls(),
             finish_reason=last.finish_reason or "interrupted",
             usage=last.usage or Usage(),
             timings=last.timings or Timings(),
@@ -106,6 +118,35 @@ class Collector:
             error=last.error,
             choices=tuple(choices),
         )
+
+    def _tool_calls(self) -> tuple[ToolCall, ...]:
+        calls: dict[int, ToolCall] = {}
+        for delta in [delta for chunk in self._chunks for delta in chunk.tool_calls]:
+            before = calls.get(delta.index, ToolCall("", "", ""))
+            calls[delta.index] = ToolCall(
+                before.id or delta.id or "", before.name or delta.name or "", before.arguments + delta.arguments
+            )
+        return tuple(calls[index] for index in sorted(calls))
+
+
+def _fenced(calls: Sequence[ToolCall]) -> str:
+    return f"```json\n{_as_json(calls)}\n```" if calls else ""
+
+
+def _as_json(calls: Sequence[ToolCall]) -> str:
+    """The calls, one after the other; arguments that were cut short stay a text."""
+    return "\n".join(
+        json.dumps({"name": call.name, "arguments": _value(call.arguments)}, ensure_ascii=False, indent=2)
+        for call in calls
+    )
+
+
+def _value(arguments: str) -> object:
+    try:
+        value: object = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    return value
 
 
 def combined(collectors: Iterable[Collector]) -> Response:

@@ -25,6 +25,8 @@ from nbllm.core import (
     SamplingParams,
     Timings,
     TokenLogprob,
+    Tool,
+    ToolCall,
     Usage,
 )
 from nbllm.errors import ParameterError
@@ -46,6 +48,8 @@ ANSWER = Response(
     model="smollm2",
 )
 REQUEST = GenerateRequest(messages=(Message("system", "s"), Message("user", "q", reasoning="r", name="n")))
+
+TOOL = Tool(name="f", parameters={"type": "object", "properties": {"a": {"type": "integer"}}})
 
 
 @pytest.fixture
@@ -80,6 +84,14 @@ _CHANGED_REQUEST: dict[str, Any] = {
     "parse_special": True,
     "template_options": {"enable_thinking": False},
     "continue_final": True,
+    "prompt_logprobs": True,
+    "tools": (TOOL,),
+}
+_CHANGED_WITH_TOOLS: dict[str, Any] = {
+    "tools": (replace(TOOL, description="d"), replace(TOOL, name="g")),
+    "tool_choice": "required",
+    "forced_tool": "f",
+    "parallel_tool_calls": False,
 }
 _WITHOUT_EFFECT: dict[str, Any] = {"timeout_s": 3.0, "priority": "batch", "cache_prompt": False}
 
@@ -94,13 +106,50 @@ def test_key_changes_with_each_sampling_parameter(name: str) -> None:
 
 def test_every_field_of_a_request_is_tried_here() -> None:
     """A field that is added needs a decision: it changes the key, or has no effect on the text."""
-    tried = {*_CHANGED_REQUEST, *_WITHOUT_EFFECT, "messages", "text", "tokens", "sampling"}
+    tried = {*_CHANGED_REQUEST, *_CHANGED_WITH_TOOLS, *_WITHOUT_EFFECT}
+    tried |= {"messages", "text", "tokens", "sampling", "suffix"}
     assert {spec.name for spec in fields(GenerateRequest)} == tried
 
 
 @pytest.mark.parametrize("name", list(_CHANGED_REQUEST))
 def test_key_changes_with_each_field(name: str) -> None:
     assert key_of(replace(REQUEST, **{name: _CHANGED_REQUEST[name]})) != key_of(REQUEST)
+
+
+@pytest.mark.parametrize("name", list(_CHANGED_WITH_TOOLS))
+def test_key_changes_with_each_field_of_tools(name: str) -> None:
+    base = replace(REQUEST, tools=(TOOL,))
+    assert key_of(replace(base, **{name: _CHANGED_WITH_TOOLS[name]})) != key_of(base)
+
+
+def test_key_tells_any_arguments_from_none() -> None:
+    tools = [replace(TOOL, parameters=None), replace(TOOL, parameters={"type": "object", "properties": {}})]
+    assert len({key_of(replace(REQUEST, tools=(tool,))) for tool in tools}) == 2
+
+
+def test_key_changes_with_the_suffix() -> None:
+    assert key_of(GenerateRequest(text="a")) != key_of(GenerateRequest(text="a", suffix=""))
+
+
+def test_key_changes_with_the_calls_of_earlier_turns() -> None:
+    call = ToolCall("call_1", "f", "{}")
+    turns = [
+        Message("assistant", ""),
+        Message("assistant", "", tool_calls=(call,)),
+        Message("assistant", "", tool_calls=(replace(call, arguments='{"a": 1}'),)),
+        Message("tool", "", tool_call_id="call_1"),
+        Message("tool", "", tool_call_id="call_2"),
+    ]
+    assert len({key_of(GenerateRequest(messages=(turn,))) for turn in turns}) == len(turns)
+
+
+def test_key_without_tools_is_what_it_was_before_there_were_any() -> None:
+    assert key_of(REQUEST) == "20134f8aec335d580f325dc1ff853faabc12809bdca84071c8efc5a51e9c2a97"
+
+
+def test_answer_with_calls_is_not_kept(answers: AnswerCache) -> None:
+    answers.put(KEY, replace(ANSWER, finish_reason="length", tool_calls=(ToolCall("call_1", "f", "{"),)))
+    assert answers.get(KEY) is None
 
 
 @pytest.mark.parametrize("name", list(_WITHOUT_EFFECT))
