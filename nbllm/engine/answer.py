@@ -42,6 +42,7 @@ class Answer:
         splitter: takes the thinking apart from the answer; None when all text is answer.
         calls: takes the calls of tools out of the answer; None without tools.
         trims_start: white space before the first word is dropped; a base model continues "Assistant:" with a space.
+        prompt_logprobs: to go out with the next chunk.
         is_stopped: a stop text has appeared, or the last call that there may be is whole.
     """
 
@@ -52,6 +53,7 @@ class Answer:
     trims_start: bool = False
     num_tokens: int = 0
     num_reasoning: int = 0
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
     _utf8: Utf8Stream = field(default_factory=Utf8Stream)
     _text: list[str] = field(default_factory=list)
     _reasoning: list[str] = field(default_factory=list)
@@ -145,6 +147,7 @@ class Answer:
             tokens=tuple(self._tokens),
             tool_calls=tuple(self._call_deltas),
             logprobs=tuple(self._logprobs),
+            prompt_logprobs=self.prompt_logprobs,
             finish_reason=reason,
             usage=usage,
             timings=timings,
@@ -152,5 +155,5 @@ class Answer:
             error=error,
         )
         self._text, self._reasoning, self._tokens, self._logprobs = [], [], [], []
-        self._call_deltas = []
+        self._call_deltas, self.prompt_logprobs = [], ()
         return chunk

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Rows
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from nbllm.core import Chunk, FinishReason, SamplingParams, TokenLogprob, Usage
+from nbllm.core import Chunk, FinishReason, SamplingParams, Usage
 from nbllm.engine.answer import Answer, Clocks
 from nbllm.engine.backend import Context, Matcher, Sampler, Vocabulary
 from nbllm.engine.calling import Bind
+from nbllm.engine.likelihoods import Distribution, Likelihoods, Output
 from nbllm.engine.sequence import MAX_DECODE_TOKENS, Sequence
 from nbllm.errors import ConstraintError
 
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 
 _FREE_TRIES = 4
 """Choices that may turn out not to be allowed before the mask is asked for."""
-
-
-class Output(NamedTuple):
-    """One wanted output of a step: its row in the batch, and the position in the sequence that it belongs to."""
-
-    row: int
-    position: int
 
 
 class Job(Protocol):
@@ -58,6 +52,7 @@ class GenerateJob:
     Args:
         params: with every default filled in.
         limit: tokens that the whole sequence may have.
+        likelihoods: of the prompt's tokens, when they are wanted.
         bind: gives the matcher that guarantees a call which the answer has begun.
         one_at_a_time: forced tokens are evaluated one a step too, because the shape of a step must not vary.
     """
@@ -77,19 +72,25 @@ class GenerateJob:
         limit: int,
         clocks: Clocks,
         bind: Bind | None = None,
+        likelihoods: Likelihoods | None = None,
         one_at_a_time: bool = False,
     ) -> None:
         self.sequence, self.answer, self.clocks = sequence, answer, clocks
         self._params = params
         self._vocabulary, self._pieces = vocabulary, pieces
         self._sampler, self._matcher, self._bind = sampler, matcher, bind
+        self._likelihoods = likelihoods
         self._max_tokens = limit - sequence.num_prompt if params.max_tokens is None else params.max_tokens
         self._limit = limit
         self._max_forced = 0 if one_at_a_time or params.logprobs else MAX_DECODE_TOKENS - 1
 
     def advance(self, context: Context, outputs: Rows[Output], now: float) -> FinishReason | None:
+        if self._likelihoods is not None:
+            self._likelihoods.take(context, outputs)
         if self.sequence.num_pending:  # its state was lost, and these tokens are evaluated for the second time
             return None
+        if self._likelihoods is not None:
+            self.answer.prompt_logprobs, self._likelihoods = self._likelihoods.found, None
         if self._max_tokens == 0:
             return "length"
         row = outputs[-1].row
@@ -149,7 +150,7 @@ class GenerateJob:
             raise ConstraintError("the constraint and logit_bias leave no token to choose; drop one of them")
         return token
 
-    def _take(self, token: int, logprob: _Distribution | None) -> FinishReason | None:
+    def _take(self, token: int, logprob: Distribution | None) -> FinishReason | None:
         matcher = self._constraint
         self.sequence.tokens.append(token)
         entry = None if logprob is None else logprob.of(token, self._pieces)
@@ -187,26 +188,8 @@ class GenerateJob:
         if self._matcher is not None:
             self.answer.calls.trust()
 
-    def _logprob_of(self, logits: NDArray[np.float32]) -> _Distribution:
-        return _Distribution(logits, self._params.top_logprobs)
-
-
-class _Distribution:
-    """A row's log-probabilities, taken before sampling writes into it."""
-
-    def __init__(self, logits: NDArray[np.float32], num_top: int) -> None:
-        self._logprobs = log_softmax(logits)
-        self._num_top = num_top
-
-    def of(self, token: int, pieces: Mapping[int, bytes]) -> TokenLogprob:
-        import numpy as np
-
-        top: tuple[tuple[int, bytes, float], ...] = ()
-        if self._num_top:
-            best = np.argpartition(self._logprobs, -self._num_top)[-self._num_top :]
-            best = best[np.argsort(-self._logprobs[best], kind="stable")]
-            top = tuple((int(other), pieces[int(other)], float(self._logprobs[other])) for other in best)
-        return TokenLogprob(token, pieces[token], float(self._logprobs[token]), top)
+    def _logprob_of(self, logits: NDArray[np.float32]) -> Distribution:
+        return Distribution(logits, self._params.top_logprobs)
 
 
 class EmbedJob:
@@ -276,17 +259,11 @@ class ScoreJob:
 
     def __init__(self, sequence: Sequence, last: int, pieces: Mapping[int, bytes], clocks: Clocks) -> None:
         self.sequence, self.clocks = sequence, clocks
-        self._targets = [*sequence.tokens[1:], last]
-        self._pieces = pieces
-        self._found: list[TokenLogprob] = []
+        self._likelihoods = Likelihoods([*sequence.tokens[1:], last], sequence.outputs_from, pieces)
 
     def advance(self, context: Context, outputs: Rows[Output], now: float) -> FinishReason | None:
         self.clocks.last_token = now
-        for output in outputs:
-            if output.position < self.sequence.outputs_from + len(self._found):
-                continue  # taken before the sequence lost its state
-            token = self._targets[output.position]
-            self._found.append(_Distribution(context.logits(output.row), 0).of(token, self._pieces))
+        self._likelihoods.take(context, outputs)
         return "stop" if self.sequence.num_pending == 0 else None
 
     def due(self, now: float) -> Chunk | None:
@@ -296,19 +273,10 @@ class ScoreJob:
         return Chunk(
             finish_reason=reason,
             error=error,
-            token_logprobs=tuple(self._found) if reason == "stop" else None,
+            token_logprobs=self._likelihoods.found if reason == "stop" else None,
             usage=Usage(prompt_tokens=self.sequence.num_prompt, cached_tokens=self.sequence.num_cached),
             timings=self.clocks.timings(),
         )
 
     def close(self) -> None:
-        self._found = []
-
-
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Natural logarithms of the softmax, in double precision."""
-    import numpy as np
-
-    shifted = logits.astype(np.float64) - float(logits.max())
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
-    return result
+        """Nothing is held."""

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from nbllm.core import Chunk, FinishReason, Row, StepStatus
 from nbllm.engine.backend import Context
 from nbllm.engine.flight import Flight
-from nbllm.engine.jobs import Job, Output
+from nbllm.engine.jobs import Job
+from nbllm.engine.likelihoods import Output
 from nbllm.engine.pace import Pace
 from nbllm.engine.report import Counters, StepReport
 from nbllm.engine.residents import Residents

@@ -32,6 +32,7 @@ from nbllm.engine.driver import Driver
 from nbllm.engine.interface import EngineStats, OnChunk
 from nbllm.engine.jobs import EmbedJob, GenerateJob, Job, ScoreJob
 from nbllm.engine.lane import Lane
+from nbllm.engine.likelihoods import Likelihoods
 from nbllm.engine.plan import FIXED_WIDTH, Plan
 from nbllm.engine.prompt import Prompt, Prompts
 from nbllm.engine.sequence import Sequence as Tokens
@@ -212,7 +213,7 @@ class LocalEngine:
         submitted: float,
     ) -> GenerateJob:
         tokens = list(prompt.tokens)
-        sequence = self._sequence(tokens, request.priority, len(tokens) - 1, reuses=request.cache_prompt)
+        sequence = self._prompt_sequence(request, tokens)
         seeded = replace(params, seed=((params.seed or 0) + index) % (int(RANGES["seed"].high) + 1))
         most = limit - len(tokens)
         generated = most if params.max_tokens is None else min(most, params.max_tokens)
@@ -232,9 +233,21 @@ class LocalEngine:
             matcher=matcher,
             limit=limit,
             bind=None if calling is None else calling.binder(),
+            likelihoods=self._prompt_likelihoods(request, tokens, seeded.top_logprobs),
             clocks=Clocks(submitted),
             one_at_a_time=request.reproducible,
         )
+
+    def _prompt_sequence(self, request: GenerateRequest, tokens: list[int]) -> Tokens:
+        """Likelihoods of the prompt need an output of each of its tokens, which a cached prefix no longer has."""
+        if request.prompt_logprobs:
+            return self._sequence(tokens, request.priority, 0, reuses=False)
+        return self._sequence(tokens, request.priority, len(tokens) - 1, reuses=request.cache_prompt)
+
+    def _prompt_likelihoods(self, request: GenerateRequest, tokens: list[int], num_top: int) -> Likelihoods | None:
+        if not request.prompt_logprobs:
+            return None
+        return Likelihoods(tokens[1:], 0, self._backend.pieces, num_top)
 
     def _limit(self, request: GenerateRequest, num_prompt: int, max_tokens: int | None) -> int:
         """Tokens that prompt and answer may have together.

@@ -12,7 +12,7 @@ from nbllm.chat.reasoning import Tags
 from nbllm.chat.templates import ChatTemplate, Rendered
 from nbllm.core import GenerateRequest, Message, RenderedPrompt
 from nbllm.engine.backend import Backend
-from nbllm.errors import InvalidRequestError
+from nbllm.errors import InvalidRequestError, UnsupportedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,27 @@ class Prompts:
             self._backend.check_ids(request.tokens, "tokens")
             return Prompt(RenderedPrompt(_text_of(self._backend, request.tokens), tuple(request.tokens)))
         if request.text is not None:
-            if not request.text:  # a token that begins every prompt is nothing to go on
+            if not request.text and not request.suffix:  # a token that begins every prompt is nothing to go on
                 return Prompt(RenderedPrompt("", ()))
+            if request.suffix is not None:
+                return self._infill(request.text, request.suffix)
             ids = self._backend.tokenize(request.text, add_special=True, parse_special=request.parse_special)
             return Prompt(RenderedPrompt(request.text, tuple(ids)))
         return self._chat(request, request.messages or ())
+
+    def _infill(self, before: str, after: str) -> Prompt:
+        """The prompt for what stands between two texts, with the tokens that the model was trained to see there.
+
+        Raises:
+            UnsupportedError: it was not trained for that.
+        """
+        start, end, middle = (self._backend.special(f"fim_{part}") for part in ("pre", "suf", "mid"))
+        if start is None or end is None or middle is None:
+            raise UnsupportedError("this model has no fill-in-the-middle tokens: leave suffix out")
+        texts = [self._backend.tokenize(text, add_special=False, parse_special=False) for text in (before, after)]
+        bos = self._backend.special("bos") if self._backend.adds_bos else None
+        ids = [*([] if bos is None else [bos]), start, *texts[0], end, *texts[1], middle]
+        return Prompt(RenderedPrompt(before + after, tuple(ids)))
 
     def _chat(self, request: GenerateRequest, messages: Sequence[Message]) -> Prompt:
         rendered = self.template.render(

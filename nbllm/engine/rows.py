@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nbllm.core import Row
-from nbllm.engine.jobs import Output
+from nbllm.engine.likelihoods import Output
 from nbllm.engine.sequence import Batch, Sequence
 
 _PAD_TOKEN = 0

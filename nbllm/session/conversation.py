@@ -75,7 +75,7 @@ class Conversation:
             response = self.model.chat([*self._turns, question], **options)
         except BaseException:
             partial = self.model.last
-            if isinstance(partial, Response) and partial.text:
+            if isinstance(partial, Response) and (partial.text or partial.tool_calls):
                 self._turns += [question, partial.message]
             raise
         self._turns += [question, response.message]
@@ -91,7 +91,7 @@ class Conversation:
                 yield chunk
         finally:
             response = collector.response()
-            if response.text:
+            if response.text or response.tool_calls:
                 self._turns += [question, response.message]
 
     def fork(self, name: str | None = None) -> Conversation:
@@ -174,10 +174,17 @@ def _problem(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else shown(error)
 
 
-def _as_dict(turn: Message) -> dict[str, str]:
-    line = {"role": turn.role, "content": turn.content}
+def _as_dict(turn: Message) -> dict[str, Any]:
+    line: dict[str, Any] = {"role": turn.role, "content": turn.content}
     if turn.reasoning:
         line["reasoning_content"] = turn.reasoning
     if turn.name:
         line["name"] = turn.name
+    if turn.tool_call_id:
+        line["tool_call_id"] = turn.tool_call_id
+    if turn.tool_calls:
+        line["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in turn.tool_calls
+        ]
     return line

@@ -229,6 +229,7 @@ class Model:
 
     def _embedding_length(self) -> int:
         (chunk,) = iter_chunks(self._engine, EmbedRequest(texts=("a",)))
+        _raise_unfinished(chunk)
         return len(chunk.embedding)
 
     def _collectors(self, request: GenerateRequest) -> list[Collector]:

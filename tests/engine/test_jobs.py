@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nbllm.core import Constraint, EmbedRequest, GenerateRequest, Row, SamplingParams, ScoreRequest
-from nbllm.engine.jobs import log_softmax
+from nbllm.engine.likelihoods import log_softmax
 from nbllm.testing import EOS, IM_END, ToyBackend
 from tests.engine.hand import Hand
 
@@ -162,3 +162,30 @@ def test_score_has_the_likelihood_of_each_token() -> None:
 def test_log_softmax_survives_masked_logits() -> None:
     row = log_softmax(np.array([1.0, -np.inf, 1.0], np.float32))
     np.testing.assert_allclose(row, [-np.log(2), -np.inf, -np.log(2)])
+
+
+@pytest.mark.parametrize("max_tokens", [0, 4])
+@pytest.mark.parametrize("warm", [False, True], ids=["new", "cached before"])
+def test_likelihoods_of_the_prompt_are_the_models(max_tokens: int, warm: bool) -> None:
+    hand = Hand()
+    if warm:
+        hand.answer(_request())
+    one = hand.answer(
+        replace(_request(max_tokens=max_tokens, logprobs=True, top_logprobs=2, n=2), prompt_logprobs=True)
+    )
+    tokens = [256, *b"hello"]
+    chances = _logprobs(tokens)
+    told = [chunk.prompt_logprobs for index in (0, 1) for chunk in one.chunks[index] if chunk.prompt_logprobs]
+    assert len(told) == 2  # each answer has them
+    for entries in told:
+        assert [entry.token for entry in entries] == tokens[1:]
+        for place, entry in enumerate(entries):
+            assert entry.logprob == pytest.approx(chances[place][entry.token], abs=1e-5)
+            assert entry.top[0][0] == chances[place].argmax()
+
+
+def test_likelihoods_of_a_long_prompt_come_whole_from_many_steps() -> None:
+    text = "abcdefgh" * 40
+    one = Hand(context_length=512).answer(replace(_request(text, logprobs=True), prompt_logprobs=True))
+    (entries,) = (chunk.prompt_logprobs for chunk in one.chunks[0] if chunk.prompt_logprobs)
+    assert bytes(entry.token for entry in entries).decode() == text

@@ -6,7 +6,7 @@ import pytest
 
 from nbllm.core import GenerateRequest, Message
 from nbllm.engine.prompt import Prompts
-from nbllm.errors import InvalidRequestError, ParameterError
+from nbllm.errors import InvalidRequestError, ParameterError, UnsupportedError
 from nbllm.testing import BOS, IM_END, IM_START, ToyBackend
 
 _CHAT = (Message("user", "hi"),)
@@ -95,3 +95,25 @@ def test_final_message_is_continued_when_asked_to() -> None:
     messages = (*_CHAT, Message("assistant", "Well"))
     prompt = Prompts(ToyBackend()).prepare(GenerateRequest(messages=messages, continue_final=True))
     assert prompt.rendered.text.endswith("assistant\nWell")
+
+
+class _Infilling(ToyBackend):
+    """A model that was trained to fill in, with control tokens of its own for it."""
+
+    def special(self, name: str) -> int | None:
+        return {"fim_pre": 259, "fim_suf": 260, "fim_mid": IM_START}.get(name, super().special(name))
+
+
+def test_suffix_goes_behind_its_own_token() -> None:
+    request = GenerateRequest(text="a<|im_end|>", suffix="z")
+    tokens = Prompts(_Infilling()).prepare(request).tokens
+    assert tokens == (BOS, 259, *b"a<|im_end|>", 260, *b"z", IM_START)
+
+
+def test_suffix_without_a_text_before_it_is_a_prompt() -> None:
+    assert Prompts(_Infilling()).prepare(GenerateRequest(text="", suffix="z")).tokens[1:] == (259, 260, *b"z", IM_START)
+
+
+def test_suffix_needs_a_model_that_fills_in() -> None:
+    with pytest.raises(UnsupportedError, match="leave suffix out"):
+        Prompts(ToyBackend()).prepare(GenerateRequest(text="a", suffix="z"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nbllm.core import Row, StepStatus
-from nbllm.engine.jobs import log_softmax
+from nbllm.engine.likelihoods import log_softmax
 from nbllm.errors import EngineError
 from nbllm.llama.backend import LlamaBackend
 from nbllm.llama.context import LlamaContext

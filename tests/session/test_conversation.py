@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nbllm.core import GenerateRequest, Message
+from nbllm.core import GenerateRequest, Message, ToolCall
 from nbllm.errors import EngineDeadError, InvalidRequestError, ParameterError
-from nbllm.session.conversation import Conversation
+from nbllm.session.conversation import Conversation, read_messages, write_messages
 from nbllm.session.model import Model
 from nbllm.testing import ScriptedEngine
 
@@ -116,3 +116,13 @@ def test_empty_answers_can_be_loaded_again(tmp_path: Path, talk: Conversation) -
 def test_question_must_be_a_text(talk: Conversation) -> None:
     with pytest.raises(ParameterError, match="prompt"):
         talk.send(["a"])  # type: ignore[arg-type]
+
+
+def test_calls_of_tools_are_saved_and_loaded(tmp_path: Path) -> None:
+    turns = (
+        Message("user", "2 + 2?"),
+        Message("assistant", "", tool_calls=(ToolCall("call_1", "add", '{"a": 2, "b": 2}'),)),
+        Message("tool", "4", tool_call_id="call_1", name="add"),
+    )
+    write_messages(tmp_path / "talk.jsonl", turns)
+    assert read_messages(tmp_path / "talk.jsonl") == turns
