@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from nbllm.notebook.arguments import FORMATS
+from nbllm.notebook.manage import SWITCH
 from nbllm.session import options
 
 if TYPE_CHECKING:
@@ -34,10 +35,14 @@ _VALUES = {
 _ARGUMENTS = {
     "load": "models",
     "unload": "models",
+    "attach": "models",
+    "share": "switch",
+    "api": "key",
     "history": "conversations",
     "reset": "conversations",
     "save": "conversations",
 }
+_FIXED: Mapping[str, Sequence[str]] = {"options": OPTIONS, "formats": FORMATS, "switch": SWITCH, "key": ("--key",)}
 _LINE = re.compile(r"\s*+(?:(?:[\w.,()\[\]'\" *]++=\s*+)?%|%%)(?P<magic>\w++)[ \t]+(?P<rest>.*)")
 _PROSE = re.compile(r"\s*%%chat\b")
 _OPTION = re.compile(r"(-{1,2}[A-Za-z][\w-]*)[=\s]")
@@ -113,7 +118,7 @@ class _Matcher:
             return _flag_names(spot)
         if spot.kind == "variables":
             return self._variables(spot.typed)
-        return {"options": OPTIONS, "formats": FORMATS, "commands": self._sources.commands}.get(spot.kind, ())
+        return {"commands": self._sources.commands, **_FIXED}.get(spot.kind, ())
 
     def _variables(self, typed: str) -> list[str]:
         hidden = self._shell.user_ns_hidden

@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
+from nbllm.errors import EngineError
 from nbllm.notebook.arguments import as_value
 from nbllm.notebook.history import counted
 
 if TYPE_CHECKING:
     from nbllm.notebook.desk import Desk
     from nbllm.notebook.tree import Tree
+    from nbllm.session.model import Model
 
 MANUAL = """\
 %llm models                    the models of this machine, as a DataFrame
 %llm load NAME [OPTION=VALUE]  load a model, as nbllm.load does: %llm load smollm2 context_length=4096
 %llm unload [NAME]             free its memory; without a name, that of every loaded model
+%llm attach [NAME]             use the copy that another process holds, or load it into one of its own; cells use it
+%llm share [on|off]            whether your other programs, such as the notebook server, may use this kernel's models
+%llm api [--key NAME]          how other programs reach the models: base URL, key, lines for openai, LangChain, curl
 %llm status                    what is loaded and what it is doing, and the current conversation
 %llm history [NAME]            the turns of a conversation; --all lists the conversations
 %llm reset [NAME]              forget the current conversation, or that one; --all forgets every one
@@ -30,7 +35,8 @@ MANUAL = """\
 %llm config                    the settings; %config NbLLM.cache = True changes one
 %llm templates                 the templates that -t finds"""
 
-
+SWITCH = ("on", "off")
+"""What `%llm share` takes."""
 _MANUAL_NAMES = ("", "help", "-h", "--help")
 
 
@@ -43,6 +49,9 @@ class Manager:
             "models": self._models,
             "load": self._load,
             "unload": self._unload,
+            "attach": self._attach,
+            "share": self._share,
+            "api": self._api,
             "status": self._status,
             "history": self._history,
             "reset": self._reset,
@@ -100,16 +109,48 @@ class Manager:
             model.close()
         self._say("\n".join(f"{model.name} was unloaded" for model in closed) or "no model is loaded")
 
+    def _attach(self, words: list[str]) -> None:
+        _expect("attach", words, "[NAME]", 0, 1)
+        name = words[0] if words else self._desk.settings.model
+        model = self._desk.models.load(name, engine="server")
+        if words:
+            self._desk.settings.model = name
+        self._say(f"{model.info.summary}\ncells use this one")
+
+    def _share(self, words: list[str]) -> None:
+        _expect("share", words, "[on|off]", 0, 1)
+        from nbllm.session import sharing
+
+        if words:
+            if words[0] not in SWITCH:
+                raise UsageError(f"write %llm share on or %llm share off, not {words[0]!r}")
+            sharing.set_on(words[0] == "on")
+        if not sharing.is_on():
+            self._say("sharing is off: only this kernel uses its models")
+            return
+        lines = [f"{one.name} is not shared: {one.problem}" for one in sharing.shared_models() if one.problem]
+        self._say("\n".join(["sharing is on: your other programs may use the models of this kernel", *lines]))
+
+    def _api(self, words: list[str]) -> None:
+        name = words[1] if len(words) == 2 and words[0] == "--key" else None
+        if words and name is None:
+            raise UsageError("write %llm api [--key NAME]")
+        from nbllm.notebook import api
+
+        key = None if name is None else api.new_key(name)
+        text = api.manual(self._desk.settings.model or self._desk.models.default(), key)
+        if key is not None:
+            text += (
+                "\n\nThe key is in this output, and so in the notebook's file: clear the output before you give the "
+                f"file away.\nTo make the key void:  jupyter nbllm keys revoke {name}"
+            )
+        self._say(text)
+
     def _status(self, words: list[str]) -> None:
         _expect("status", words, "", 0)
         lines = []
         for model in self._desk.models.all_loaded():
-            stats = model.stats
-            lines.append(model.info.summary)
-            lines.append(
-                f"  {stats.num_running} running, {stats.num_waiting} waiting, {stats.threads} threads; so far "
-                f"{stats.prompt_tokens:,} tokens in ({stats.cached_tokens:,} cached), {stats.completion_tokens:,} out"
-            )
+            lines += [model.info.summary, f"  {_activity(model)}"]
         tree = self._desk.conversations.current
         lines = lines or [f"no model is loaded; the first cell loads {self._desk.models.default()}"]
         place = f"conversation {tree.name}, {counted(len(tree.path()), 'turn')}" if tree else "no conversation yet"
@@ -215,6 +256,17 @@ class Manager:
         from nbllm.markup.characters import plain_text
 
         self._desk.show({"text/plain": plain_text(plain), "text/markdown": markdown})
+
+
+def _activity(model: Model) -> str:
+    try:
+        stats = model.stats
+    except EngineError as error:  # it lives in another process, which has gone
+        return str(error)
+    return (
+        f"{stats.num_running} running, {stats.num_waiting} waiting, {stats.threads} threads; so far "
+        f"{stats.prompt_tokens:,} tokens in ({stats.cached_tokens:,} cached), {stats.completion_tokens:,} out"
+    )
 
 
 def _option(word: str) -> tuple[str, Any]:

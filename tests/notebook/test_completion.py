@@ -20,7 +20,7 @@ from nbllm.session.requests import Options
 MODELS = ["gemma3-270m", "Qwen 2.5", "qwen3", "smollm2", 'the "best"']
 CONVERSATIONS = ["chat-1", "chat-2", "my thesis"]
 TEMPLATES = ["poem", "review"]
-COMMANDS = ["history", "load", "models", "open", "reset", "save", "show", "status", "unload"]
+COMMANDS = ["api", "attach", "history", "load", "models", "open", "reset", "save", "share", "show", "status", "unload"]
 LONG = sorted(flag.long for flag in FLAGS)
 SHORT = sorted(flag.short for flag in FLAGS if flag.short)
 SOURCES = Sources(
@@ -113,7 +113,10 @@ def shell(one_shell: Any) -> Iterator[Any]:
         pytest.param("%chat -O answ^", ["%chat -O answer", "%chat -O answer_2"], id="variable"),
         pytest.param("%chat -O _answ^", ["%chat -O _answer"], id="private variable"),
         pytest.param("%llm ^", [f"%llm {name}" for name in COMMANDS], id="commands"),
-        pytest.param("%llm s^", ["%llm save", "%llm show", "%llm status"], id="command"),
+        pytest.param("%llm s^", ["%llm save", "%llm share", "%llm show", "%llm status"], id="command"),
+        pytest.param("%llm share o^", ["%llm share off", "%llm share on"], id="switch"),
+        pytest.param("%llm attach smol^", ["%llm attach smollm2"], id="model to attach to"),
+        pytest.param("%llm api ^", ["%llm api --key"], id="key"),
         pytest.param("%llm load smol^", ["%llm load smollm2"], id="model to load"),
         pytest.param("%llm  unload  Q^", ['%llm  unload  "Qwen 2.5"', "%llm  unload  qwen3"], id="model to unload"),
         pytest.param("%llm history chat-1^", ["%llm history chat-1"], id="conversation to show"),
