@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,9 @@ def test_off_cancels_what_guests_asked_and_on_shares_again(model: Model, engine:
     assert not engine.tickets[0].is_done
     sharing.set_on(False)
     assert is_over.wait(WAIT_S)
+    deadline = time.monotonic() + WAIT_S
+    while not engine.tickets[0].is_done and time.monotonic() < deadline:  # both ends hear of it on their own
+        time.sleep(0.005)
     assert engine.tickets[0].is_done
     assert not remote.is_alive
     assert (sharing.is_on(), list(folder.iterdir())) == (False, [])
