@@ -43,7 +43,7 @@ def load_config() -> Config:
         ParameterError: a file is not TOML or has an unknown key, or a value is not allowed; the message names the
             variable or the file.
     """
-    settings = _merged(_from_file(_site_file()), _from_file(_user_file())) | _from_environment()
+    settings = _merged(_from_file(site_file()), _from_file(user_file())) | _from_environment()
     try:
         return Config(**{name: setting.value for name, setting in settings.items()})  # type: ignore[arg-type]
     except ParameterError as exc:
@@ -70,7 +70,7 @@ def _from_environment() -> dict[str, _Setting]:
         variable = f"NBLLM_{spec.name.upper()}"
         text = os.environ.get(variable, "")
         if text and spec.name in _TABLES:
-            raise ParameterError(variable, f"is no setting: write a table [{spec.name}] into {_user_file()}")
+            raise ParameterError(variable, f"is no setting: write a table [{spec.name}] into {user_file()}")
         if text:
             settings[spec.name] = _Setting(_read(spec.name, text), variable)
     return settings
@@ -112,13 +112,13 @@ def _beside(value: object, path: Path) -> object:
     return path.parent / value if isinstance(value, str) and value and not value.startswith("~") else value
 
 
-def _site_file() -> Path:
+def site_file() -> Path:
     import platformdirs
 
     return platformdirs.site_config_path("nbllm") / "config.toml"
 
 
-def _user_file() -> Path:
+def user_file() -> Path:
     named = os.environ.get("NBLLM_CONFIG", "")
     if not named:
         import platformdirs

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nbllm.errors import InvalidRequestError
 
 KEY_VARIABLE = "NBLLM_API_KEY"
 _ALONE = "http://localhost:4891/v1"
+_NO_KEY = "none"  # clients insist on one, and that server takes any
 _COMMAND = "import sys; sys.path.append(sys.argv.pop(1)); from nbllm.server.command import main; sys.exit(main())"
 """`jupyter nbllm` of the very nbllm that runs here, and of no other that a folder may hold."""
 _KEY_WITHIN_S = 60.0
@@ -26,10 +28,36 @@ class Server:
     Attributes:
         base_url: for programs of this machine.
         public: for others, under a JupyterHub; "" when there is no hub.
+        token: of the notebook server, which opens a shell too: it stays in this process.
     """
 
     base_url: str
     public: str = ""
+    token: str = field(default="", repr=False, compare=False)
+
+
+class Api:
+    """What `%llm api` gives: a cell shows the manual, and `api = %llm api` keeps the address without a word.
+
+    Attributes:
+        base_url: for programs of this machine.
+        api_key: a key that opens it: the one that was made, else the notebook's own token. It is never shown.
+        model: what cells use.
+    """
+
+    def __init__(
+        self, server: Server | None, model: str, key: str | None, text: str, show: Callable[[str], None]
+    ) -> None:
+        self.base_url = server.base_url if server else _ALONE
+        self.api_key = key or (server.token if server else "") or _NO_KEY
+        self.model = model
+        self._text, self._show = text, show
+
+    def __repr__(self) -> str:
+        return f"<{self.base_url}, model {self.model}>"
+
+    def _ipython_display_(self) -> None:
+        self._show(self._text)
 
 
 def manual(model: str, key: str | None) -> str:
@@ -60,7 +88,8 @@ def running_server() -> Server | None:
         InvalidRequestError: it can be reached over a Unix socket only.
     """
     prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "").strip("/")
-    url = next(_own_servers(), None) or (os.environ.get("JUPYTERHUB_SERVICE_URL") if prefix else None)
+    info = next(_own_servers(), {})
+    url = info.get("url") or (os.environ.get("JUPYTERHUB_SERVICE_URL") if prefix else None)
     if not url:
         return None
     if not url.startswith(("http://", "https://")):
@@ -69,7 +98,7 @@ def running_server() -> Server | None:
             "in a terminal, jupyter nbllm starts a server with a port"
         )
     public = (os.environ.get("JUPYTERHUB_PUBLIC_URL") or f"https://YOUR-HUB/{prefix}") if prefix else ""
-    return Server(f"{url.rstrip('/')}/v1", public and f"{public.rstrip('/')}/v1")
+    return Server(f"{url.rstrip('/')}/v1", public and f"{public.rstrip('/')}/v1", str(info.get("token", "")))
 
 
 def new_key(name: str) -> str:
@@ -95,15 +124,15 @@ def new_key(name: str) -> str:
     return made.stdout.strip()
 
 
-def _own_servers() -> Iterator[str]:
-    """The addresses of the servers that this process is a child of."""
+def _own_servers() -> Iterator[dict[str, Any]]:
+    """What is on record of the servers that this process is a child of."""
     from jupyter_server.serverapp import list_running_servers
 
     parents = {os.getppid(), int(text) if (text := os.environ.get("JPY_PARENT_PID", "")).isdecimal() else -1}
     try:
         for info in list_running_servers():
             if info.get("pid") in parents:
-                yield str(info.get("url", ""))
+                yield info
     except OSError:  # a file of another user, or one that is gone by now
         return
 

@@ -14,6 +14,7 @@ from nbllm.notebook.arguments import as_value
 from nbllm.notebook.history import counted
 
 if TYPE_CHECKING:
+    from nbllm.notebook.api import Api
     from nbllm.notebook.desk import Desk
     from nbllm.notebook.tree import Tree
     from nbllm.session.model import Model
@@ -131,20 +132,21 @@ class Manager:
         lines = [f"{one.name} is not shared: {one.problem}" for one in sharing.shared_models() if one.problem]
         self._say("\n".join(["sharing is on: your other programs may use the models of this kernel", *lines]))
 
-    def _api(self, words: list[str]) -> None:
+    def _api(self, words: list[str]) -> Api:
         name = words[1] if len(words) == 2 and words[0] == "--key" else None
         if words and name is None:
             raise UsageError("write %llm api [--key NAME]")
         from nbllm.notebook import api
 
         key = None if name is None else api.new_key(name)
-        text = api.manual(self._desk.settings.model or self._desk.models.default(), key)
+        model = self._desk.settings.model or self._desk.models.default()
+        text = api.manual(model, key)
         if key is not None:
             text += (
                 "\n\nThe key is in this output, and so in the notebook's file: clear the output before you give the "
                 f"file away.\nTo make the key void:  jupyter nbllm keys revoke {name}"
             )
-        self._say(text)
+        return api.Api(api.running_server(), model, key, text, self._say)
 
     def _status(self, words: list[str]) -> None:
         _expect("status", words, "", 0)

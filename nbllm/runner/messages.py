@@ -186,9 +186,14 @@ def _plain(value: Any) -> object:
 def _plain_error(error: BaseException) -> list[object]:
     """The class and what it was made with; an error that is not of the tree is told as the engine's."""
     if type(error).__module__ == errors.__name__:
-        return [type(error).__name__, list(error.__reduce__()[1])]
+        return [type(error).__name__, list(map(_encodable, error.__reduce__()[1]))]
     text = str(error) if isinstance(error, NbllmError) else f"{type(error).__name__}: {error}"
-    return [EngineError.__name__, [text]]
+    return [EngineError.__name__, [_encodable(text)]]
+
+
+def _encodable(argument: object) -> object:
+    """What an error quotes may hold half of a surrogate pair."""
+    return argument.encode("utf-8", "replace").decode() if isinstance(argument, str) else argument
 
 
 def _rebuilt(kind: type, value: Any) -> object:

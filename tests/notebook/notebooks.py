@@ -1,16 +1,22 @@
-"""The notebooks that come with nbllm: `python -m tests.notebook.notebooks` runs them and keeps their outputs."""
+"""The notebooks that come with nbllm: `python -m tests.notebook.notebooks [NAME ...]` runs them and keeps
+their outputs."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
 
 from tests.notebook.kernel import ROOT, environment
+from tests.notebook.on_server import served_kernel
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ON_SERVER = ("02-local-api",)
+"""These are about the server that runs them."""
 _TIMEOUT_S = 100
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -25,9 +31,15 @@ def read(path: Path) -> Any:
 def executed(path: Path) -> Any:
     """The notebook after a run from top to bottom in a kernel of this Python, which changes no file."""
     notebook = read(path)
-    folder = {"metadata": {"path": path.parent}}
-    client = NotebookClient(notebook, timeout=_TIMEOUT_S, record_timing=False, coalesce_streams=True, resources=folder)
-    client.execute(env=environment())
+    options: dict[str, Any] = {"timeout": _TIMEOUT_S, "record_timing": False, "coalesce_streams": True}
+    if path.stem in ON_SERVER:
+        with TemporaryDirectory() as folder, served_kernel(Path(folder)) as kernel:
+            client = NotebookClient(notebook, km=kernel, **options)
+            client.execute()
+            client.kc.stop_channels()  # type: ignore[union-attr]  # it has run
+        return notebook
+    folder_of_its_own = {"metadata": {"path": path.parent}}
+    NotebookClient(notebook, resources=folder_of_its_own, **options).execute(env=environment())
     return notebook
 
 
@@ -43,4 +55,5 @@ def _keep(path: Path) -> None:
 
 if __name__ == "__main__":
     for path in NOTEBOOKS:
-        _keep(path)
+        if path.stem in (sys.argv[1:] or [path.stem]):
+            _keep(path)

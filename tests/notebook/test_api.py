@@ -180,3 +180,20 @@ def test_attach_loads_there_and_cells_use_it(notebook: Notebook) -> None:
     assert notebook.models.load_options == {"engine": "server"}
     assert notebook.plain == "scripted\ncells use this one"
     assert notebook.shell.magics_manager.registry["ChatMagics"].desk.settings.model == "toy"
+
+
+@pytest.mark.parametrize("page", [(200, HEALTHY)], indirect=True)
+def test_address_can_be_kept_and_its_key_is_not_shown(notebook: Notebook, servers: Servers, page: str) -> None:
+    servers.add(page)
+    assert notebook.run("api = %llm api").success
+    assert notebook.outputs == []
+    kept = notebook.shell.user_ns["api"]
+    assert (kept.base_url, kept.api_key, kept.model) == (f"{page}v1", "the notebook's token", "toy")
+    assert "token" not in repr(kept) + repr(api.running_server())
+    assert notebook.run("api").success
+    assert notebook.plain.count("the notebook's token") == 0
+
+
+def test_server_without_a_key_is_given_one_all_the_same(notebook: Notebook) -> None:
+    assert notebook.run("api = %llm api").success
+    assert notebook.shell.user_ns["api"].api_key == "none"

@@ -92,7 +92,10 @@ def test_error_of_the_tree_arrives_as_itself(error: Exception) -> None:
     assert vars(received.error) == vars(error)
 
 
-@pytest.mark.parametrize(("error", "text"), [(KeyError("k"), "KeyError: 'k'"), (BusyError("full", 2.0), "full")])
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [(KeyError("k"), "KeyError: 'k'"), (BusyError("full", 2.0), "full"), (EngineError("half \ud800"), "half ?")],
+)
 def test_other_error_arrives_as_the_engines(error: Exception, text: str) -> None:
     received = messages.decoded_answer(messages.encoded_answer(messages.Refused(3, error)))
     assert isinstance(received, messages.Refused)

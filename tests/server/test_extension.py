@@ -17,7 +17,7 @@ from tornado.httpclient import HTTPClientError
 
 from nbllm.core import ModelInfo
 from nbllm.errors import ModelError
-from nbllm.server import handlers
+from nbllm.server.handlers import models as handlers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,7 +36,7 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ModelInfo]:
     models.append(
         ModelInfo(name="broken", path=str(tmp_path / "x.gguf"), size_bytes=3, problem="it is not a GGUF file")
     )
-    monkeypatch.setattr(handlers, "list_models", lambda: models)
+    monkeypatch.setattr(handlers, "list_models", lambda config: models)
     return models
 
 
@@ -65,7 +65,7 @@ async def test_models_with_a_bearer_token_needs_no_cookie(
 async def test_models_reads_files_outside_the_event_loop(jp_fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[threading.Thread] = []
 
-    def record() -> list[ModelInfo]:
+    def record(config: object) -> list[ModelInfo]:
         used.append(threading.current_thread())
         return []
 
@@ -116,7 +116,7 @@ async def test_unknown_path_is_a_json_404(jp_fetch: Fetch, path: str, method: st
 
 async def test_wrong_method_is_a_json_error(jp_fetch: Fetch) -> None:
     error = await _error(405, jp_fetch("v1", "models", method="POST", body="{}"))
-    assert error["message"] == "Method Not Allowed"
+    assert error["code"] == "method_not_allowed"
 
 
 @pytest.mark.parametrize("path", ["v1/models", "v1/models/smollm2", "v1/nothing"])
@@ -136,13 +136,22 @@ async def test_stranger_gets_a_json_401_and_no_cookie(
 async def test_stranger_posting_gets_json(http_server_client: Any, jp_base_url: str) -> None:
     url = f"{jp_base_url}v1/chat/completions"
     answer = await http_server_client.fetch(url, method="POST", body="{}", raise_error=False)
-    assert answer.code == 403
-    assert json.loads(answer.body)["error"]["type"] == "permission_error"
+    assert answer.code == 401
+    assert json.loads(answer.body)["error"]["type"] == "authentication_error"
 
 
-async def test_refusal_by_the_authorizer_is_json(
-    jp_fetch: Fetch, jp_serverapp: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("by", ["token", "cookie"])
+async def test_the_authorizer_is_asked_about_sessions_and_not_about_the_token(
+    http_server_client: Any,
+    jp_fetch: Fetch,
+    jp_base_url: str,
+    jp_serverapp: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    by: str,
 ) -> None:
+    """Who has the token may run any code. A user whom the identity provider knows has what the authorizer gives."""
+    login = await jp_fetch("api", "status")
+    cookies = "; ".join(cookie.partition(";")[0] for cookie in login.headers.get_list("Set-Cookie"))
     asked: list[tuple[str, str]] = []
 
     def refuse(handler: object, user: object, action: str, resource: str) -> bool:
@@ -150,28 +159,32 @@ async def test_refusal_by_the_authorizer_is_json(
         return False
 
     monkeypatch.setattr(jp_serverapp.authorizer, "is_authorized", refuse)
-    error = await _error(403, jp_fetch("v1", "models"))
-    assert error["type"] == "permission_error"
-    assert asked == [("read", "nbllm")]
+    headers = {
+        "token": {"Authorization": f"token {jp_serverapp.identity_provider.token}"},
+        "cookie": {"Cookie": f"{cookies}; _xsrf=abcdef", "X-XSRFToken": "abcdef"},
+    }[by]
+    answer = await http_server_client.fetch(f"{jp_base_url}v1/models", headers=headers, raise_error=False)
+    assert answer.code == (200 if by == "token" else 401)
+    assert asked == ([] if by == "token" else [("execute", "nbllm")])
 
 
 @pytest.mark.parametrize(
-    ("raised", "said"),
+    ("raised", "status", "said"),
     [
-        pytest.param(ModelError("the models folder is a file"), "the models folder is a file", id="ours"),
+        pytest.param(ModelError("the models folder is a file"), 503, "the models folder is a file", id="ours"),
         pytest.param(
-            RuntimeError("secret"), "Internal error; the notebook server's log has the details", id="not ours"
+            RuntimeError("secret"), 500, "Internal error; the notebook server's log has the details", id="not ours"
         ),
     ],
 )
 async def test_failure_of_the_catalog(
-    jp_fetch: Fetch, monkeypatch: pytest.MonkeyPatch, raised: Exception, said: str
+    jp_fetch: Fetch, monkeypatch: pytest.MonkeyPatch, raised: Exception, status: int, said: str
 ) -> None:
-    def fail() -> list[ModelInfo]:
+    def fail(config: object) -> list[ModelInfo]:
         raise raised
 
     monkeypatch.setattr(handlers, "list_models", fail)
-    error = await _error(500, jp_fetch("v1", "models"))
+    error = await _error(status, jp_fetch("v1", "models"))
     assert error["message"] == said
     assert error["type"] == "server_error"
 
@@ -192,7 +205,7 @@ def test_server_loads_neither_llama_cpp_nor_the_engine() -> None:
     script = "import json, sys, nbllm.server.extension; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
-    assert "nbllm.server.handlers" in loaded
+    assert "nbllm.server.handlers.generate" in loaded
     assert not [name for name in loaded if name.startswith(("llama_cpp", "nbllm.llama", "nbllm.engine.local"))]
 
 

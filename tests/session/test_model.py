@@ -391,14 +391,14 @@ def test_forked_child_is_told_at_once(smollm2: Model) -> None:
 
 
 def test_second_load_is_the_same_model(smollm2: Model) -> None:
-    options = {"context_length": CONTEXT, "max_sequences": 4, "kv_tokens": 4096}
+    options: dict[str, Any] = {"context_length": CONTEXT, "max_sequences": 4, "kv_tokens": 4096}
     assert nbllm.load("smollm2", **options) is smollm2
     assert nbllm.load(smollm2.info.model.path, **options, gpu_layers=-1) is smollm2
     assert smollm2 in loaded_models()
 
 
 def test_closed_model_refuses_and_is_loaded_anew(smollm2: Model) -> None:
-    options = {"context_length": 256, "max_sequences": 1, "kv_tokens": 256}
+    options: dict[str, Any] = {"context_length": 256, "max_sequences": 1, "kv_tokens": 256}
     with load("smollm2", **options) as small:
         assert small is not smollm2
         assert small.chat("Hi", max_tokens=1).usage.prompt_tokens

@@ -1,0 +1,96 @@
+"""Sends a stream of events to a client that may be slow, or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from tornado.iostream import StreamClosedError
+
+from nbllm.errors import NbllmError
+from nbllm.server.handlers.base import ApiError
+from nbllm.server.metrics import FIRST_TOKEN_S
+from nbllm.wire import sse
+from nbllm.wire.openai.errors import error_event
+
+if TYPE_CHECKING:
+    from nbllm.server.handlers.base import OpenAIHandler
+
+
+class Delivery:
+    """One event stream. Its headers are held back until there is something to say, so that an early error has its
+    own status; a comment is sent whenever nothing was said for a while, which keeps proxies from closing it."""
+
+    def __init__(self, handler: OpenAIHandler) -> None:
+        self._handler = handler
+        self._limits = handler.service.limits
+        self._has_begun = self._has_tokens = False
+
+    async def send(self, pieces: AsyncGenerator[bytes]) -> None:
+        """Write the pieces as they come.
+
+        Raises:
+            NbllmError: there was an error before anything was sent.
+        """
+        try:
+            await self._send(pieces)
+        except StreamClosedError:
+            return
+        except NbllmError as error:
+            if not self._has_begun:
+                raise
+            await self._send_error(ApiError.of(error))
+        if not self._handler._finished:
+            await self._handler.finish()
+
+    async def _send(self, pieces: AsyncGenerator[bytes]) -> None:
+        patience_s = self._limits.hold_s
+        following = _next(pieces)
+        try:
+            while True:
+                done, _ = await asyncio.wait((following,), timeout=patience_s)
+                patience_s = self._limits.ping_s
+                if not done:
+                    await self._write(sse.PING)
+                    continue
+                try:
+                    piece = following.result()
+                except StopAsyncIteration:
+                    return
+                if not self._has_tokens:
+                    self._has_tokens = True
+                    FIRST_TOKEN_S.observe(monotonic() - self._handler.started)
+                await self._write(piece)
+                following = _next(pieces)
+        finally:
+            following.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, NbllmError):
+                await following
+            await pieces.aclose()
+
+    async def _write(self, data: bytes) -> None:
+        handler = self._handler
+        if not self._has_begun:
+            self._has_begun = True
+            handler.set_header("Content-Type", "text/event-stream; charset=utf-8")
+            handler.set_header("Cache-Control", "no-cache")
+            handler.set_header("X-Accel-Buffering", "no")
+        handler.write(data)
+        try:
+            await asyncio.wait_for(handler.flush(), self._limits.stall_s)
+        except TimeoutError:  # the client stopped reading: nothing of its answer is computed any further
+            handler.log.info("nbllm: a client left its stream unread for %g s, and was let go", self._limits.stall_s)
+            handler.drop_connection()
+            raise StreamClosedError from None
+
+    async def _send_error(self, error: ApiError) -> None:
+        told = error.body["error"]
+        with contextlib.suppress(StreamClosedError):
+            await self._write(error_event(error.status_code, told["message"], param=told["param"], code=told["code"]))
+
+
+def _next(pieces: AsyncGenerator[bytes]) -> asyncio.Future[bytes]:
+    return asyncio.ensure_future(anext(pieces))

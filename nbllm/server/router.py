@@ -1,0 +1,176 @@
+"""From the name of a model to an engine that answers: a kernel's, a runner's, or another server's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from nbllm.config import Config
+from nbllm.core import Request
+from nbllm.errors import EngineDeadError, EngineError, ModelNotFoundError
+from nbllm.runner.spec import LoadOptions, RunnerSpec
+from nbllm.server.flight import Flight, FrozenError
+from nbllm.server.kernels import SIGN_WITHIN_S, KernelEngines
+from nbllm.store.hashes import model_hash
+from nbllm.store.names import named_models, resolve, resolve_listed
+
+if TYPE_CHECKING:
+    from nbllm.engine.interface import Engine
+    from nbllm.runner.client import RemoteEngine
+    from nbllm.runner.supervisor import Supervisor
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a model's name stands for.
+
+    Attributes:
+        name: the resolved name, which answers carry.
+        path: of the file on this machine; None for a model of another server.
+    """
+
+    name: str
+    path: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a request wants its engine.
+
+    Attributes:
+        may_use_kernels: whether its key opens the engines that live in kernels.
+        keep_alive_s: how long the model stays loaded afterwards; None is the server's default, negative for ever.
+    """
+
+    may_use_kernels: bool = True
+    keep_alive_s: float | None = None
+
+
+class Router:
+    """Finds the engine for each request. To be used from the event loop only.
+
+    Args:
+        config: read afresh for each request, so that a new alias needs no restart.
+        options: what runners load models with.
+        endpoints: engines of other servers by the name of their model.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        *,
+        options: LoadOptions,
+        supervisor: Supervisor,
+        kernels: KernelEngines,
+        endpoints: Mapping[str, Engine],
+    ) -> None:
+        self._config, self._options = config, options
+        self.supervisor, self.kernels, self.endpoints = supervisor, kernels, endpoints
+
+    async def target(self, name: str) -> Target:
+        """What `name` stands for.
+
+        Raises:
+            ModelNotFoundError: nothing; the message has the closest names.
+            ParameterError: it is no name at all.
+        """
+        return await asyncio.to_thread(self._target, name)
+
+    async def open(self, target: Target, request: Request, wish: Wish) -> Flight:
+        """Submit a request to the engine that is best for it, waiting for a load if need be.
+
+        Raises:
+            InvalidRequestError: the engine cannot do what is asked.
+            ModelError: the model cannot be loaded.
+            EngineError: no engine could be had in time, or it died.
+        """
+        if target.path is None:
+            return await Flight.begin(self.endpoints[target.name], request)
+        if wish.may_use_kernels:
+            for engine in await self._in_kernels(target.path):
+                try:
+                    flight = await Flight.begin(engine, request, sign_within_s=SIGN_WITHIN_S)
+                except FrozenError:
+                    self.kernels.pass_over(engine)
+                except EngineError:
+                    continue  # it went away; nothing of the request was done
+                else:
+                    self.kernels.used(engine)
+                    return flight
+        try:
+            return await self._open_runner(target, request, wish)
+        except EngineDeadError:  # it died before it had taken the request in, which a new one can do
+            return await self._open_runner(target, request, wish)
+
+    async def ask(self, target: Target, wish: Wish, question: Callable[[Engine], _T]) -> _T:
+        """Something else than a request: to count tokens, say. `question` is called in a thread.
+
+        Raises what `open` does.
+        """
+        if target.path is None:
+            return await asyncio.to_thread(question, self.endpoints[target.name])
+        if wish.may_use_kernels:
+            for kernel in await self._in_kernels(target.path):
+                try:
+                    return await asyncio.to_thread(question, kernel)
+                except EngineError:
+                    self.kernels.pass_over(kernel)
+        async with await self.supervisor.lease(await self._spec(target), keep_alive_s=wish.keep_alive_s) as lease:
+            return await asyncio.to_thread(question, lease.engine)
+
+    async def close(self) -> None:
+        self.kernels.close()
+        await self.supervisor.close()
+        for engine in self.endpoints.values():
+            engine.close()
+
+    # ---- inside
+
+    async def _open_runner(self, target: Target, request: Request, wish: Wish) -> Flight:
+        async with contextlib.AsyncExitStack() as held:
+            lease = await self.supervisor.lease(await self._spec(target), keep_alive_s=wish.keep_alive_s)
+            await held.enter_async_context(lease)
+            flight = await Flight.begin(lease.engine, request)
+            return flight.holding(held.pop_all())
+
+    async def _in_kernels(self, path: Path) -> list[RemoteEngine]:
+        if not self._config().share_kernels or not await self.kernels.records():
+            return []
+        file_hash = await asyncio.to_thread(model_hash, path)
+        return await self.kernels.with_model(file_hash, self._options.context_length)
+
+    async def _spec(self, target: Target) -> RunnerSpec:
+        assert target.path is not None
+        folder = self._config().runtime_dir
+        stamp = await asyncio.to_thread(_stamp, target.path)
+        return RunnerSpec(path=target.path, name=target.name, folder=folder, options=self._options, stamp=stamp)
+
+    def _target(self, name: str) -> Target:
+        config = self._config()
+        meant = config.unaliased(name)
+        if meant in self.endpoints:
+            return Target(meant, None)
+        try:
+            path = resolve(meant, config) if meant != name else resolve_listed(meant, config)
+        except ModelNotFoundError:
+            if config.catch_all() is None or meant != name:
+                raise
+            return self._target("*")
+        return Target(_listed_name(path, config) or meant, path)
+
+
+def _listed_name(path: Path, config: Config) -> str | None:
+    return next((known for known, file in named_models(config).items() if file == path), None)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:  # deleted since it was found; the runner says so
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ino

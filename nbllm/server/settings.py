@@ -1,0 +1,96 @@
+"""The settings as traits, so that `jupyter_server_config.py` and the command line can set them too.
+
+A trait that is not set leaves the setting to the file and the environment (nbllm.config), which the kernels read too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from traitlets import Bool, Dict, Float, HasTraits, Int, List, Unicode, Union
+
+from nbllm.config import Config, load_config
+from nbllm.errors import ParameterError
+from nbllm.server.service import Limits
+
+_FRESH_S = 1.0
+_USUAL = Limits()
+_TRAITS = {"aliases": "model_aliases"}  # an application's `aliases` are short forms of its options
+
+
+def _optional(trait: Any, help: str) -> Any:
+    return trait(default_value=None, allow_none=True, help=f"{help} [default: as in nbllm's config.toml]").tag(
+        config=True
+    )
+
+
+class Settings(HasTraits):
+    """A mixin of the extension's application."""
+
+    default_model = _optional(Unicode, "What answers to the name `default`.")
+    model_aliases = _optional(Dict, "Names for models; the name `*` stands for every name that means no model.")
+    endpoints = _optional(Dict, "Other servers' models: name to {base_url, model, api_key_env}.")
+    models_dir = _optional(Unicode, "The folder whose GGUF files have names.")
+    runtime_dir = _optional(Unicode, "Where running engines leave their records and sockets.")
+    context_length = _optional(Int, "Tokens that one conversation may have.")
+    max_sequences = _optional(Int, "Requests that run side by side in one model.")
+    max_loaded_models = _optional(Int, "Models that are loaded at a time; 0 is as many as fit.")
+    max_queue = _optional(Int, "Requests in flight at a time; more get 429.")
+    load_timeout = _optional(Float, "Seconds that a request waits for its model to be loaded.")
+    keys_file = _optional(Unicode, "Where the hashes of the API keys are.")
+    allow_origins = _optional(List, 'The web pages that may use the API, such as "http://localhost:*".')
+    share_kernels = _optional(Bool, "Let a model that a kernel has loaded answer from there.")
+    keep_alive = Union(
+        [Float(), Unicode()], default_value=None, allow_none=True, help='How long an idle model stays: 300, "5m", "-1".'
+    ).tag(config=True)
+
+    max_body_bytes = Int(_USUAL.max_body_bytes, help="Most bytes of a request's body.").tag(config=True)
+    allow_token_ids = Bool(False, help="Take token ids for embeddings; they must be this model's own.").tag(config=True)
+    hold_headers = Float(_USUAL.hold_s, help="Seconds that a stream's headers wait for its first token.").tag(
+        config=True
+    )
+    ping_interval = Float(_USUAL.ping_s, help="Seconds between two comments on a silent stream.").tag(config=True)
+    stall_timeout = Float(_USUAL.stall_s, help="Seconds that a client may leave its stream unread.").tag(config=True)
+
+    def limits(self, config: Config) -> Limits:
+        return Limits(
+            max_body_bytes=self.max_body_bytes,
+            max_queue=config.max_queue,
+            hold_s=self.hold_headers,
+            ping_s=self.ping_interval,
+            stall_s=self.stall_timeout,
+            allow_token_ids=self.allow_token_ids,
+        )
+
+    def with_traits(self, config: Config) -> Config:
+        """The settings with what was set here. Raises ParameterError, naming the trait."""
+        traits = {spec.name: _TRAITS.get(spec.name, spec.name) for spec in fields(Config)}
+        known = {name: getattr(self, trait) for name, trait in traits.items() if self.has_trait(trait)}
+        given = {name: value for name, value in known.items() if value is not None}
+        if "models_dir" in given:
+            given["models_dir"] = Path(given["models_dir"])
+        try:
+            return replace(config, **given)
+        except ParameterError as exc:
+            name, dot, rest = exc.param.partition(".")
+            raise ParameterError(f"NbllmApp.{_TRAITS.get(name, name)}{dot}{rest}", exc.problem) from exc
+
+    def live_config(self) -> Callable[[], Config]:
+        """The settings as they are now; a file that was broken meanwhile changes nothing until it is right again."""
+        known, read_at = self.with_traits(load_config()), monotonic()
+
+        def current() -> Config:
+            nonlocal known, read_at
+            if monotonic() - read_at > _FRESH_S:
+                read_at = monotonic()
+                try:
+                    known = self.with_traits(load_config())
+                except ParameterError as exc:
+                    self.log.error("nbllm: %s", exc)  # type: ignore[attr-defined]  # an application's
+            return known
+
+        return current
