@@ -11,6 +11,7 @@ from nbllm.notebook import manage
 from nbllm.notebook.arguments import FLAGS, Flag
 from nbllm.notebook.magics import NOT_FOR_CODE, ChatMagics
 from nbllm.notebook.settings import NbLLM
+from nbllm.server import failures
 from tests.notebook.kernel import ROOT
 
 README = ROOT / "README.md"
@@ -89,7 +90,13 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"magics": magics, "flags": flags, "commands": commands, "settings": settings}
+TABLES: dict[str, Callable[[], str]] = {
+    "magics": magics,
+    "flags": flags,
+    "commands": commands,
+    "settings": settings,
+    "failures": failures.markdown_table,
+}
 
 
 if __name__ == "__main__":

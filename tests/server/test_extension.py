@@ -6,11 +6,14 @@ import importlib.metadata
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from tornado.httpclient import HTTPClientError
@@ -18,6 +21,7 @@ from tornado.httpclient import HTTPClientError
 from nbllm.core import ModelInfo
 from nbllm.errors import ModelError
 from nbllm.server.handlers import models as handlers
+from tests.server.serving import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -236,3 +240,35 @@ async def _error(status: int, answer: Awaitable[HTTPResponse]) -> dict[str, Any]
     assert response.headers["Content-Type"].startswith("application/json")
     error: dict[str, Any] = json.loads(response.body)["error"]
     return error
+
+
+@pytest.mark.parametrize("option", ["max_queue=0", "max_queue=many", "keep_alive=soon"])
+def test_wrong_setting_is_one_line_and_the_notebook_server_goes_on(tmp_path: Path, option: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    extensions = "--ServerApp.jpserver_extensions={'nbllm': True}"
+    command = [sys.executable, "-m", "jupyter_server", extensions, f"--port={port}", "--no-browser", "--allow-root"]
+    log = tmp_path / "log"
+    with log.open("w") as output, subprocess.Popen([*command, f"--NbllmApp.{option}"], stderr=output) as server:
+        try:
+            wait_until(lambda: _status(port, "api") == 200, 60)
+            assert _status(port, "v1/health") == 404
+        finally:
+            server.terminate()
+            server.wait(30)
+    lines = log.read_text().splitlines()
+    told = [line for line in lines if option.partition("=")[0] in line]
+    assert len(told) == 1
+    assert "there is no /v1 until this is corrected" in told[0]
+    assert not [line for line in lines if "Traceback" in line]
+
+
+def _status(port: int, path: str) -> int:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+    except OSError:
+        return 0

@@ -7,13 +7,16 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nbllm.core import GenerateRequest
 from nbllm.engine.interface import Engine
+from nbllm.errors import ParameterError
 from nbllm.runner import records
 from nbllm.runner.host import EngineHost
 from nbllm.runner.listener import Listener, listen
@@ -270,3 +273,50 @@ def test_requests_for_a_model_that_loads_wait_together(site: Site) -> None:
             assert connection.recv(100).split()[1] == b"200"
     assert len(site.cast.specs) == 1
     assert all(isinstance(request, GenerateRequest) for request in engine.requests)
+
+
+# ---- other servers, and kernels that serve
+
+
+def test_model_of_another_server_is_listed_and_served(site: Site, tmp_path: Path) -> None:
+    far = {"base_url": f"{site.url}v1", "model": TOY, "api_key_env": "FAR_KEY"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAR_KEY", site.token)
+        with Site(tmp_path, endpoints={"far": far}, default_model="far") as near:
+            assert "far" in [entry["id"] for entry in near.get("v1/models").json()["data"]]
+            engine = site.scripted("from far away")
+            answer = near.post(CHAT, chat() | {"model": "default"}).json()
+            assert answer["choices"][0]["message"]["content"] == "from far away"
+            assert answer["model"] == "far"
+            engine.enqueue(ParameterError("messages", "too odd"))
+            refused = near.post(CHAT, chat() | {"model": "far"})
+            assert (refused.status, "too odd" in refused.error["message"]) == (400, True)
+            assert near.cast.runners == []
+    site.listen_to_log()
+
+
+def test_other_server_that_is_away_is_an_honest_503(tmp_path: Path, site: Site) -> None:
+    with Site(tmp_path, endpoints={"far": {"base_url": "http://127.0.0.1:9/v1", "model": "x"}}) as near:
+        answer = near.post(CHAT, chat() | {"model": "far"}, timeout_s=60)
+    assert answer.status == 503
+    assert answer.headers["Retry-After"]
+    site.listen_to_log()
+
+
+def test_kernel_that_serves_is_not_taken_for_idle(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    long_ago = datetime(2000, 1, 1, tzinfo=UTC)
+    kernels = {
+        name: SimpleNamespace(last_activity=long_ago, provisioner=SimpleNamespace(pid=pid))
+        for name, pid in {"serving": os.getpid(), "idle": 1}.items()
+    }
+    manager = SimpleNamespace(list_kernel_ids=lambda: list(kernels), get_kernel=kernels.__getitem__)
+    monkeypatch.setattr(site.app, "kernel_manager", manager, raising=False)
+    engine = ScriptedEngine()
+    engine.enqueue("hello")
+    served = Kernel(site, engine)
+    try:
+        assert site.post(CHAT, chat()).status == 200
+    finally:
+        served.close()
+    assert kernels["serving"].last_activity > long_ago
+    assert kernels["idle"].last_activity == long_ago

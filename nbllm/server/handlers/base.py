@@ -1,207 +1,49 @@
-"""What every route under `/v1` does alike: who is it, how large is it, what went wrong, what is logged.
-
-A key is checked here, before Jupyter's own identity provider is asked, and what it opens are these routes alone.
-No route sets a cookie. Every answer is JSON in OpenAI's shape, errors too: a client that speaks OpenAI's protocol
-can read neither a login page nor Jupyter's error pages.
-"""
+"""What every route under `/v1` does alike: reads a body, finds the model, answers in its place in the queue, logs."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from http.client import responses
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from jupyter_server.auth.decorator import allow_unauthenticated
-from jupyter_server.auth.identity import User
-from jupyter_server.base.handlers import APIHandler, JupyterHandler
-from jupyter_server.utils import ensure_async
 from tornado import web
 
 from nbllm.core import Chunk
-from nbllm.errors import EngineError, NbllmError, ParameterError
+from nbllm.errors import EngineError, NbllmError
 from nbllm.server import metrics
-from nbllm.server.access import Access, notebook_access, require, too_many
 from nbllm.server.accesslog import access_line
-from nbllm.server.credentials import is_same_secret
-from nbllm.server.failures import failure_of
-from nbllm.server.origins import cors_headers, preflight
+from nbllm.server.apierror import ApiError
+from nbllm.server.handlers.entrance import Entrance
 from nbllm.server.router import Target, Wish
-from nbllm.server.scopes import Scope
-from nbllm.wire.openai.errors import error_body
 
-if TYPE_CHECKING:
-    from nbllm.server.service import Service
-
-_JSON_TYPES = ("", "application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
 _CLIENT_GONE = 499
-_SMALL_BYTES = 2**16
 _Call = TypeVar("_Call")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-class ApiError(web.HTTPError):
-    """A failure that a client can act on; `param` and `code` are what OpenAI's clients branch on."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        param: str | None = None,
-        code: str | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(status, message.replace("%", "%%"))  # tornado formats what it logs
-        self.body = error_body(status, message, param=param, code=code)
-        self.retry_after_s = retry_after_s
-
-    @classmethod
-    def of(cls, error: BaseException) -> ApiError:
-        """What a client is told of an error of ours, and nothing of one that nobody foresaw."""
-        failure = failure_of(error)
-        if failure is None:
-            return cls(500, "Internal error; the notebook server's log has the details")
-        param = error.param if isinstance(error, ParameterError) else _PARAMS.get(failure.code or "")
-        retry_after_s = getattr(error, "retry_after_s", failure.retry_after_s)
-        return cls(failure.status, str(error), param=param, code=failure.code, retry_after_s=retry_after_s)
-
-
-_PARAMS = {"context_length_exceeded": "messages", "model_not_found": "model", "invalid_constraint": "response_format"}
-
-
 @web.stream_request_body  # so that a refusal goes out before a large body comes in
-class OpenAIHandler(APIHandler):
+class OpenAIHandler(Entrance):
     """The base of all routes under `/v1`.
 
     Attributes:
-        scope: what a key needs for this route; None is open to everybody.
+        route: its name in the counters.
+        model, user, usage: what is known of the request by the time that it is logged.
     """
 
-    scope: Scope | None = "models"
     route = "unknown"
 
-    @property
-    def service(self) -> Service:
-        service: Service = self.settings["nbllm_service"]
-        return service
-
-    # ---- who is it
-
     def initialize(self) -> None:
-        """Not in `prepare`: a path that is not UTF-8 is refused before that, and logged all the same."""
+        super().initialize()
         self.started = monotonic()
-        self.access = Access(status=401)
         self.model: str | None = None
         self.user: str | None = None
         self.usage: dict[str, Any] = {}
         self._received = bytearray()
         self._work: asyncio.Task[None] | None = None
 
-    async def prepare(self, **_: Any) -> None:
-        if self.request.method == "OPTIONS":
-            return
-        if self.scope is None:
-            self.access = Access()
-        else:
-            self.access = await self._checked_access(self.scope)
-        try:
-            self._refuse_unless(self.access)
-            self._check_headers()
-        except ApiError as refusal:
-            self._refuse_after_the_body(refusal)
-
-    def _refuse_after_the_body(self, refusal: ApiError) -> None:
-        """To answer before the body has come closes the connection, which a client may take for a failure of the
-        network; so that is for large bodies only. Raises `refusal` for these."""
-        length = self.request.headers.get("Content-Length", "0")
-        if "Transfer-Encoding" in self.request.headers or not length.isdecimal() or int(length) > _SMALL_BYTES:
-            self._is_closing = True
-            raise refusal
-        setattr(self, (self.request.method or "get").lower(), partial(_raise, refusal))  # what is called after the body
-
-    async def _checked_access(self, scope: Scope) -> Access:
-        headers, address = self.request.headers, self.request.remote_ip or ""
-        access = self.service.guard.check(headers, address)
-        query_token = self.get_query_argument("token", "")
-        if query_token and is_same_secret(query_token, str(self.identity_provider.token)):
-            access = notebook_access()
-        if require(access, scope).status == 401:
-            access = await self._jupyter_access() or access
-        if access.cause:
-            self.log.error("nbllm: %s", access.cause)
-        self.current_user = self._jupyter_current_user = User(access.name)
-        self._token_authenticated = True  # Jupyter's own checks are done, or were not needed
-        return self.service.guard.settled(require(access, scope), address)
-
-    async def _jupyter_access(self) -> Access | None:
-        """Whoever the notebook server itself knows: a session of its own pages, with XSRF, or a user of the hub."""
-        if "Cookie" not in self.request.headers and not self._identities_are_elsewhere:
-            return None
-        try:
-            await JupyterHandler.prepare(self)
-            self.check_xsrf_cookie()  # Jupyter checks it for other methods than GET only
-            user = self.current_user
-            is_known = user is not None and await _is_authorized(self, user)
-        except web.HTTPError:
-            return None
-        if not is_known:
-            return None
-        self._is_by_cookie = True
-        self.clear_header("Access-Control-Allow-Origin")
-        return notebook_access()
-
-    @property
-    def _identities_are_elsewhere(self) -> bool:
-        """Under JupyterHub the hub knows the tokens."""
-        return type(self.identity_provider).__module__.partition(".")[0] != "jupyter_server"
-
-    def _refuse_unless(self, access: Access) -> None:
-        if not access.granted:
-            self.access = access
-            raise ApiError(access.status, access.message, code=access.code, retry_after_s=access.retry_after_s or None)
-
-    def check_model(self, *names: str) -> None:
-        """Raises ApiError when the key does not open a model of these names."""
-        assert self.scope is not None
-        self._refuse_unless(require(self.access, self.scope, *names))
-
-    def take_slot(self) -> Any:
-        """One of the requests that the key allows at a time. Raises ApiError when it has no more."""
-        lease = self.service.slots.acquire(self.access.key)
-        if lease is None:
-            assert self.access.key is not None
-            self._refuse_unless(too_many(self.access.key))
-        return lease
-
-    def set_login_cookie(self, *_: object) -> None:
-        """A program has no use for one."""
-
-    def set_cookie(self, *_: object, **__: object) -> None:
-        """No answer under `/v1` sets one, whoever asks for it."""
-
-    def set_signed_cookie(self, *_: object, **__: object) -> None:
-        """See `set_cookie`."""
-
     # ---- what it sends
-
-    def _check_headers(self) -> None:
-        if self.request.method in ("GET", "HEAD"):
-            return
-        kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind not in _JSON_TYPES:
-            raise ApiError(
-                415, f"The body is said to be {kind[:80]!r}; send it as application/json", code="unsupported_media_type"
-            )
-        if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise ApiError(415, "Send the body without a Content-Encoding", code="unsupported_media_type")
-        length = self.request.headers.get("Content-Length", "0")
-        if length.isdecimal() and int(length) > self.service.limits.max_body_bytes:
-            raise self._too_large()
 
     def data_received(self, chunk: bytes) -> None:
         if len(self._received) <= self.service.limits.max_body_bytes:
@@ -210,12 +52,8 @@ class OpenAIHandler(APIHandler):
     def body(self) -> bytes:
         """Raises ApiError when it is too large."""
         if len(self._received) > self.service.limits.max_body_bytes:
-            raise self._too_large()
+            raise self.too_large()
         return bytes(self._received)
-
-    def _too_large(self) -> ApiError:
-        most = self.service.limits.max_body_bytes
-        return ApiError(413, f"The body is larger than {most:,} bytes, the most that is taken", code="body_too_large")
 
     # ---- what it gets
 
@@ -248,8 +86,6 @@ class OpenAIHandler(APIHandler):
                 raise ApiError.of(error) from error
 
     _is_gone = False
-    _is_by_cookie = False
-    _is_closing = False
 
     def on_connection_close(self) -> None:
         self._is_gone = True
@@ -257,40 +93,11 @@ class OpenAIHandler(APIHandler):
             self._work.cancel()
         super().on_connection_close()
 
-    def set_default_headers(self) -> None:
-        super().set_default_headers()
-        self.set_header("x-request-id", uuid.uuid4().hex)
-        self.set_header("Cache-Control", "no-store")
-        if not self._is_by_cookie:
-            for name, value in cors_headers(self.request.headers.get("Origin"), self._origins).items():
-                self.set_header(name, value)
-
-    def set_cors_headers(self) -> None:
-        """Jupyter's are for its own pages; ours are set from the start."""
-
-    @property
-    def _origins(self) -> Any:
-        return self.service.guard.policy.origins
-
-    @allow_unauthenticated
-    def options(self, *_: object) -> None:
-        """A browser asks first whether a page of another origin may ask at all."""
-        headers = self.request.headers
-        answer = preflight(
-            headers.get("Origin"),
-            headers.get("Access-Control-Request-Headers"),
-            self._origins,
-            wants_private_network=headers.get("Access-Control-Request-Private-Network") == "true",
-        )
-        for name, value in answer.items():
-            self.set_header(name, value)
-        self.set_status(204)
-
     @allow_unauthenticated
     def _wrong_method(self, *_: object) -> None:
         raise ApiError(
             405,
-            f"{self.request.method} is not for {self.request.path[:200]}; use {' or '.join(self._methods)}",
+            f"{self.request.method} is not for {self.request.path[:200]}; use {' or '.join(self.allowed)}",
             code="method_not_allowed",
         )
 
@@ -306,35 +113,10 @@ class OpenAIHandler(APIHandler):
         return self.get(*arguments)
 
     @property
-    def _methods(self) -> list[str]:
+    def allowed(self) -> list[str]:
         return [name for name in _METHODS if getattr(type(self), name.lower()) is not OpenAIHandler._wrong_method]
 
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        failure = kwargs.get("exc_info", (None, None, None))[1]
-        if isinstance(failure, NbllmError):
-            failure = ApiError.of(failure)
-            self.set_status(failure.status_code)
-        if not isinstance(failure, ApiError):
-            self.finish(error_body(status_code, _reason(failure, status_code)))
-            return
-        if failure.retry_after_s is not None:
-            self.set_header("Retry-After", str(max(1, math.ceil(failure.retry_after_s))))
-        if failure.status_code == 401:
-            self.set_header("WWW-Authenticate", "Bearer")
-        if failure.status_code == 405:
-            self.set_header("Allow", ", ".join(self._methods))
-        if self._is_closing:
-            self.set_header("Connection", "close")
-        self.finish(failure.body)
-
     # ---- what is logged
-
-    def log_exception(self, kind: Any, error: Any, trace: Any) -> None:
-        """What the client was told, and can correct, needs no traceback: the access line has its status."""
-        failure = failure_of(error) if error is not None else None
-        status = error.status_code if isinstance(error, ApiError) else failure.status if failure else 500
-        if status >= 500:
-            super().log_exception(kind, error, trace)
 
     def on_finish(self) -> None:
         seconds = monotonic() - self.started
@@ -366,22 +148,6 @@ class OpenAIHandler(APIHandler):
     def drop_connection(self) -> None:
         """End the connection without another word."""
         self.request.connection.stream.close()  # type: ignore[union-attr]  # HTTP/1, the only kind Tornado serves
-
-
-def _raise(error: ApiError, *_: object) -> None:
-    raise error
-
-
-async def _is_authorized(handler: OpenAIHandler, user: User) -> bool:
-    return bool(await ensure_async(handler.authorizer.is_authorized(handler, user, "execute", "nbllm")))
-
-
-def _reason(failure: BaseException | None, status: int) -> str:
-    """What may be told: Jupyter's and Tornado's refusals, but nothing of an unexpected exception."""
-    if isinstance(failure, web.HTTPError):
-        reason = failure.reason or responses.get(failure.status_code, "Unknown error")
-        return failure.log_message % failure.args if failure.log_message else reason
-    return "Internal error; the notebook server's log has the details" if status >= 500 else responses.get(status, "")
 
 
 def finished(chunk: Chunk) -> Chunk:

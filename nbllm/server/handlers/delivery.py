@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tornado.iostream import StreamClosedError
 
 from nbllm.errors import NbllmError
-from nbllm.server.handlers.base import ApiError
+from nbllm.server.apierror import ApiError
 from nbllm.server.metrics import FIRST_TOKEN_S
 from nbllm.wire import sse
 from nbllm.wire.openai.errors import error_event

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import allow_unauthenticated
 
-from nbllm.server.handlers.base import ApiError, OpenAIHandler
+from nbllm.server.apierror import ApiError
+from nbllm.server.handlers.base import OpenAIHandler
 from nbllm.store.catalog import list_models
 from nbllm.wire.openai.listing import model_body, models_body
 

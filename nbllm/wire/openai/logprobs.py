@@ -65,14 +65,16 @@ def prompt_lists(text: str, tokens: Sequence[TokenLogprob], num_top: int) -> dic
     """An echoed prompt's tokens. Nothing comes before the first, so that it has no likelihood.
 
     Args:
-        tokens: all but the first, whose own text is what they leave over of `text`: none if it is the token that
-            begins every prompt.
+        tokens: all but the first, whose own text is what they leave over of `text`. If they leave nothing, it is the
+            token that begins every prompt, which is no part of the text and gets no entry.
     """
     data = text.encode("utf-8", errors="replace")
     rest = b"".join(token.data for token in tokens)
     first = data[: len(data) - len(rest)] if data.endswith(rest) else b""
     start = max(0, len(text) - len(rest.decode("utf-8", errors="replace")))
     after = TokenLists(num_top, start).lists(tokens)
+    if tokens and not first:
+        return after
     return {
         "tokens": [_old_text(first), *after["tokens"]],
         "token_logprobs": [None, *after["token_logprobs"]],

@@ -129,8 +129,8 @@ def test_logprobs_of_zero_have_no_rivals() -> None:
 
 PROMPTS = {
     "first token has a text": ("Hello world", [b" world"], ["Hello", " world"], [0, 5]),
-    "first token begins every prompt": ("Hello world", [b"Hello", b" world"], ["", "Hello", " world"], [0, 0, 5]),
-    "tokenizer puts a space before": ("Hello you", [b" Hello", b" you"], ["", " Hello", " you"], [0, 0, 6]),
+    "first token begins every prompt": ("Hello world", [b"Hello", b" world"], ["Hello", " world"], [0, 5]),
+    "tokenizer puts a space before": ("Hello you", [b" Hello", b" you"], [" Hello", " you"], [0, 6]),
     "one token": ("Hi", [], ["Hi"], [0]),
 }
 
@@ -143,10 +143,11 @@ def test_echoed_prompt_has_likelihoods_but_for_its_first_token(
     entries = tuple(likely(part, -0.5, b"?") for part in data)
     first = (0, Chunk(prompt_logprobs=entries))
     (choice,) = answered(call, first, (0, done(finish_reason="length")))["choices"]
+    nothing: list[None] = [None] * (len(tokens) - len(data))  # comes before the first, unless that is no text
     expected = {
         "tokens": tokens,
-        "token_logprobs": [None] + [-0.5] * len(data),
-        "top_logprobs": [None] + [{"?": -1.0, part.decode(): -0.5} for part in data],
+        "token_logprobs": nothing + [-0.5] * len(data),
+        "top_logprobs": nothing + [{"?": -1.0, part.decode(): -0.5} for part in data],
         "text_offset": offsets,
     }
     assert (choice["text"], choice["logprobs"]) == (prompt, expected)
