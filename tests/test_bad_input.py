@@ -50,7 +50,7 @@ _REQUESTS = [
         _chat([{"role": "user", "content": "x", "name": 5}]), ParameterError, "name", id="name of a wrong type"
     ),
     pytest.param(
-        _chat([{"role": "user", "content": "x", "tool_calls": []}]), ParameterError, "no key", id="unknown key"
+        _chat([{"role": "user", "content": "x", "colour": "red"}]), ParameterError, "no key", id="unknown key"
     ),
     pytest.param(_chat("half \ud83d a pair"), InvalidRequestError, "half ", id="lone surrogate, quoted"),
     pytest.param(_chat("half \ud83d a pair"), InvalidRequestError, "surrogate", id="lone surrogate"),

@@ -111,6 +111,7 @@ def test_runner_answers_and_leaves_nothing_when_it_is_stopped(
 
 def test_runners_leave_no_descriptor_and_no_thread_behind(spec: RunnerSpec, play: Play) -> None:
     play(played_child())
+    others = set(threading.enumerate())  # of models that other tests have loaded
     spawn.start(spec).stop()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
@@ -118,10 +119,9 @@ def test_runners_leave_no_descriptor_and_no_thread_behind(spec: RunnerSpec, play
     play(python("import sys; sys.exit(1)"))
     with pytest.raises(LoadCrashError):
         spawn.start(spec)
-    for thread in threading.enumerate():
-        if thread.name.startswith("nbllm-"):
-            thread.join(WAIT_S)
-            assert not thread.is_alive()
+    for thread in set(threading.enumerate()) - others:
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
