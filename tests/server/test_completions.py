@@ -122,3 +122,10 @@ def test_one_prompt_too_long_is_an_error_of_the_whole_request(site: Site) -> Non
 
 def test_more_prompts_than_sequences_are_answered_in_turn(site: Site) -> None:
     assert len(_texts(site, [f"prompt {i}" for i in range(40)], max_tokens=2)) == 40
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(1, "interactive"), (8, "interactive"), (9, "batch")])
+def test_long_list_of_prompts_lets_people_go_first(site: Site, count: int, wanted: str) -> None:
+    engine = site.scripted(*["said"] * count)
+    assert site.post(COMPLETIONS, completion(["Hi"] * count)).status == 200
+    assert {request.priority for request in engine.requests} == {wanted}

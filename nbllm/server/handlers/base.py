@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from jupyter_server.auth.decorator import allow_unauthenticated
 from tornado import web
 
-from nbllm.core import Chunk
+from nbllm.core import Chunk, Priority
 from nbllm.errors import EngineError, NbllmError
 from nbllm.server import metrics
 from nbllm.server.accesslog import access_line
@@ -19,6 +19,7 @@ from nbllm.server.handlers.entrance import Entrance
 from nbllm.server.router import Target, Wish
 
 _CLIENT_GONE = 499
+_FEW_TEXTS = 8
 _Call = TypeVar("_Call")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -148,6 +149,11 @@ class OpenAIHandler(Entrance):
     def drop_connection(self) -> None:
         """End the connection without another word."""
         self.request.connection.stream.close()  # type: ignore[union-attr]  # HTTP/1, the only kind Tornado serves
+
+
+def priority(num_texts: int) -> Priority:
+    """A list of texts is work for a batch: a person who asks meanwhile goes first."""
+    return "interactive" if num_texts <= _FEW_TEXTS else "batch"
 
 
 def finished(chunk: Chunk) -> Chunk:

@@ -8,7 +8,7 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 
 from nbllm.core import EmbedRequest
 from nbllm.errors import ParameterError
-from nbllm.server.handlers.base import OpenAIHandler, finished
+from nbllm.server.handlers.base import OpenAIHandler, finished, priority
 from nbllm.wire.openai.embeddings import EmbedCall, embeddings_body, parse_embeddings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class EmbeddingsHandler(OpenAIHandler):
     async def _answer(self, call: EmbedCall) -> None:
         target = await self.target_of(call.model, user=call.user, unknown=call.unknown)
         texts = call.inputs if call.inputs is not None else await self._texts(call, target)
-        request = EmbedRequest(texts=texts, timeout_s=call.timeout_s)
+        request = EmbedRequest(texts=texts, timeout_s=call.timeout_s, priority=priority(len(texts)))
         vectors: list[Any] = [None] * len(texts)
         prompt_tokens = 0
         async with await self.service.router.open(target, request, self.wish(call.keep_alive)) as flight:

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jupyter_server.auth.decorator import allow_unauthenticated
 
 from nbllm.core import Chunk
 from nbllm.server.flight import Flight
-from nbllm.server.handlers.base import OpenAIHandler
+from nbllm.server.handlers.base import OpenAIHandler, priority
 from nbllm.server.handlers.delivery import Delivery
 from nbllm.wire.openai.chat import ChatCall, parse_chat
 from nbllm.wire.openai.chat_answer import ChatAnswer, ChatStream
@@ -111,7 +112,8 @@ class CompletionHandler(OpenAIHandler):
         opening = self.service.router.open
         async with contextlib.AsyncExitStack() as flights:
             for prompt, request in enumerate(call.requests):
-                flight = await flights.enter_async_context(await opening(target, request, wish))
+                ranked = replace(request, priority=priority(len(call.requests)))
+                flight = await flights.enter_async_context(await opening(target, ranked, wish))
                 task = asyncio.ensure_future(_pass_on(prompt, flight, inbox))
                 flights.callback(task.cancel)
             remaining = len(call.requests) * call.best_of
