@@ -34,6 +34,9 @@ def _isolated_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
             patch.setenv(name, str(home / name.lower()))
         patch.setenv("NBLLM_CORES_FILE", str(home / "cores"))
         patch.setenv("NBLLM_CONFIG", str(_empty_file(home / "config.toml")))
+        patch.delenv(
+            "PYTHONDONTWRITEBYTECODE", raising=False
+        )  # or each process that a test starts compiles all of nbllm
         patch.delenv("VIRTUAL_ENV", raising=False)  # of the shell, perhaps not this Python's: IPython would warn
         patch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # else jupyter_core warns, and a warning is an error here
         yield

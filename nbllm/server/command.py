@@ -71,6 +71,8 @@ def _command(name: str, words: Sequence[str]) -> int:
 def _serve(words: Sequence[str]) -> int:
     from traitlets import TraitError
 
+    # jsonschema checks IRIs with it if it is there, which nothing here needs; its grammar takes seconds to build.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None: it cannot be imported
     from nbllm.server.extension import NbllmApp
 
     if problem := _unknown_option(words):

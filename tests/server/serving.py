@@ -420,11 +420,10 @@ def real_server(folder: Path, *options: str, environment: Mapping[str, str] | No
         "PYTHONPATH": _ROOT,
     }
     (folder / "home").mkdir(parents=True, exist_ok=True)
-    script = "from nbllm.server.extension import NbllmApp; NbllmApp.launch_instance()"
     log = folder / "log"
     with log.open("wb") as output:
         process = psutil.Popen(
-            [sys.executable, "-c", script, f"--port={port}", "--ServerApp.port_retries=0", "--allow-root", *options],
+            [sys.executable, "-m", "nbllm.server.command", f"--port={port}", *options],
             env={**os.environ, **{name: str(value) for name, value in settings.items()}, **(environment or {})},
             cwd=folder,
             stdout=output,
