@@ -61,7 +61,7 @@ class Config:
         max_sequences: requests that run side by side in one model.
         max_loaded_models: that the server holds at a time; 0 is as many as fit.
         keep_alive: seconds that an idle model stays loaded; negative is for ever. Also text: "5m", "1h30m".
-        max_queue: requests that may wait for one model.
+        max_queue: requests that the server has in flight at a time, all models together; more are told to come later.
         load_timeout: seconds that a model may take to load.
         keys_file: the hashes of the API keys.
         allow_origins: the web pages that may use the API: "https://host:port", "http://host:*", or "*" for all.

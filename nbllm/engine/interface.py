@@ -101,7 +101,7 @@ async def aiter_chunks(engine: Engine, request: Request) -> AsyncIterator[Chunk]
     def hand_over(chunk: Chunk) -> None:
         loop.call_soon_threadsafe(inbox.put_nowait, chunk)
 
-    ticket = await _submitted(loop.run_in_executor(None, engine.submit, request, hand_over))
+    ticket = await submitted(loop.run_in_executor(None, engine.submit, request, hand_over))
     remaining = num_answers(request)
     try:
         while remaining:
@@ -112,7 +112,7 @@ async def aiter_chunks(engine: Engine, request: Request) -> AsyncIterator[Chunk]
         ticket.cancel()
 
 
-async def _submitted(submission: asyncio.Future[Ticket]) -> Ticket:
+async def submitted(submission: asyncio.Future[Ticket]) -> Ticket:
     """The ticket; a task that is cancelled before there is one cancels the request as soon as there is."""
     import asyncio
 

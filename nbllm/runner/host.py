@@ -30,21 +30,14 @@ class EngineHost:
     Args:
         listener: owned from here on.
         token: what a client has to say first.
-        clock: seconds, monotonic.
-
-    Attributes:
-        last_used: when the last request came or ended, by `clock`.
     """
 
-    def __init__(
-        self, engine: Engine, listener: Listener, token: str, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._engine, self._listener, self._token, self._clock = engine, listener, token, clock
+    def __init__(self, engine: Engine, listener: Listener, token: str) -> None:
+        self._engine, self._listener, self._token = engine, listener, token
         self._guests: set[_Guest] = set()
         self._lock = threading.Lock()
         self._workers = ThreadPoolExecutor(_NUM_SUBMITTERS, "nbllm-host-submit")
         self._is_closed = False
-        self.last_used = clock()
 
     @property
     def engine(self) -> Engine:
@@ -53,11 +46,6 @@ class EngineHost:
     @property
     def address(self) -> Address:
         return self._listener.address
-
-    @property
-    def num_connections(self) -> int:
-        with self._lock:
-            return len(self._guests)
 
     def start(self) -> None:
         threading.Thread(target=self._accept, name="nbllm-host", daemon=True).start()
@@ -80,9 +68,6 @@ class EngineHost:
             raise ProtocolError(f"this engine speaks protocol {messages.PROTOCOL}, not {hello.protocol}")
         if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
             raise ProtocolError("wrong token: read it from the engine's record")
-
-    def touch(self) -> None:
-        self.last_used = self._clock()
 
     def aside(self, work: Callable[[], None]) -> None:
         """Do what may take a moment without holding up the connection that asked."""
@@ -144,7 +129,6 @@ class _Guest:
             self._cancel(message.id)
         elif isinstance(message, messages.Generate | messages.Embed | messages.Score):
             self._send(messages.Received(message.id))
-            self._host.touch()
             with self._lock:
                 self._tickets[message.id] = None
             self._host.aside(partial(self._submit, message))
@@ -213,7 +197,6 @@ class _Guest:
         self._send(messages.Piece(id, chunk))
 
     def _ended(self, id: int) -> None:
-        self._host.touch()
         with self._lock:
             self._tickets.pop(id, None)
             self._cancelled.discard(id)

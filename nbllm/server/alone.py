@@ -142,11 +142,6 @@ class ModelServer(ServerApp):
         return self._is_settled or record.levelno != logging.INFO or self._level <= logging.DEBUG
 
 
-def config_defaults() -> dict[str, Any]:
-    """What `jupyter nbllm` sets unless the user does."""
-    return {"open_browser": False}
-
-
 def _check_address(ip: str, port: int) -> None:
     """Raises ParameterError when nobody can listen there."""
     if not 0 <= port <= _MAX_PORT:

@@ -16,7 +16,7 @@ from nbllm.runner import spawn
 from nbllm.runner.spec import LoadOptions
 from nbllm.runner.supervisor import Supervisor
 from nbllm.server.access import Guard, Policy, policy_for
-from nbllm.server.alone import ModelServer, config_defaults
+from nbllm.server.alone import ModelServer
 from nbllm.server.handlers.embed import EmbeddingsHandler
 from nbllm.server.handlers.generate import ChatHandler, CompletionHandler
 from nbllm.server.handlers.models import HealthHandler, ModelHandler, ModelsHandler, UnknownPathHandler
@@ -56,7 +56,7 @@ class NbllmApp(Settings, ExtensionApp):
     }
     load_other_extensions = False  # when it is run alone; in a notebook server it is one of many
     serverapp_class = ModelServer
-    serverapp_config = config_defaults()
+    serverapp_config = {"open_browser": False}  # noqa: RUF012  # traitlets' own spelling
     _is_off = False
 
     def _link_jupyter_server_extension(self, serverapp: ServerApp) -> None:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nbllm.core import Chunk, Request
-from nbllm.engine.interface import num_answers
+from nbllm.engine.interface import num_answers, submitted
 from nbllm.errors import EngineDeadError
 from nbllm.runner.client import RemoteEngine
 
 if TYPE_CHECKING:
     from nbllm.engine.interface import Engine, Ticket
-
-Release = Callable[[], Awaitable[None]]
 
 
 class FrozenError(EngineDeadError):
@@ -109,12 +107,7 @@ class Flight:
             _consume(replied)
 
     async def _begin_local(self, engine: Engine, request: Request) -> None:
-        submission = self._loop.run_in_executor(None, engine.submit, request, self._put)
-        try:
-            self._ticket = await asyncio.shield(submission)
-        except asyncio.CancelledError:
-            submission.add_done_callback(_cancel_submitted)
-            raise
+        self._ticket = await submitted(self._loop.run_in_executor(None, engine.submit, request, self._put))
 
     def _put(self, chunk: Chunk) -> None:
         self._later(self._inbox.put_nowait, chunk)
@@ -144,8 +137,3 @@ def _consume(future: asyncio.Future[None]) -> None:
     """An error that nobody waits for any more is no news."""
     if future.done() and not future.cancelled():
         future.exception()
-
-
-def _cancel_submitted(submission: asyncio.Future[Ticket]) -> None:
-    if not submission.cancelled() and submission.exception() is None:
-        submission.result().cancel()

@@ -32,10 +32,12 @@ class Target:
     Attributes:
         name: the resolved name, which answers carry.
         path: of the file on this machine; None for a model of another server.
+        stamp: what changes when that file is replaced.
     """
 
     name: str
     path: Path | None
+    stamp: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ class Router:
                     return await asyncio.to_thread(question, kernel)
                 except EngineError:
                     self.kernels.pass_over(kernel)
-        async with await self.supervisor.lease(await self._spec(target), keep_alive_s=wish.keep_alive_s) as lease:
+        async with await self.supervisor.lease(self._spec(target), keep_alive_s=wish.keep_alive_s) as lease:
             return await asyncio.to_thread(question, lease.engine)
 
     async def close(self) -> None:
@@ -133,7 +135,7 @@ class Router:
 
     async def _open_runner(self, target: Target, request: Request, wish: Wish) -> Flight:
         async with contextlib.AsyncExitStack() as held:
-            lease = await self.supervisor.lease(await self._spec(target), keep_alive_s=wish.keep_alive_s)
+            lease = await self.supervisor.lease(self._spec(target), keep_alive_s=wish.keep_alive_s)
             await held.enter_async_context(lease)
             flight = await Flight.begin(lease.engine, request)
             return flight.holding(held.pop_all())
@@ -144,11 +146,10 @@ class Router:
         file_hash = await asyncio.to_thread(model_hash, path)
         return await self.kernels.with_model(file_hash, self._options.context_length)
 
-    async def _spec(self, target: Target) -> RunnerSpec:
+    def _spec(self, target: Target) -> RunnerSpec:
         assert target.path is not None
         folder = self._config().runtime_dir
-        stamp = await asyncio.to_thread(_stamp, target.path)
-        return RunnerSpec(path=target.path, name=target.name, folder=folder, options=self._options, stamp=stamp)
+        return RunnerSpec(path=target.path, name=target.name, folder=folder, options=self._options, stamp=target.stamp)
 
     def _target(self, name: str) -> Target:
         config = self._config()
@@ -161,7 +162,7 @@ class Router:
             if config.catch_all() is None or meant != name:
                 raise
             return self._target("*")
-        return Target(_listed_name(path, config) or meant, path)
+        return Target(_listed_name(path, config) or meant, path, _stamp(path))
 
 
 def _listed_name(path: Path, config: Config) -> str | None:

@@ -178,7 +178,6 @@ def test_other_protocol_is_refused(host: EngineHost) -> None:
 def test_frozen_host_is_given_up(engine: ScriptedEngine, host: EngineHost, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = RemoteEngine(host.address, token=TOKEN, answer_timeout_s=0.05)
     release = threading.Event()
-    monkeypatch.setattr(host, "touch", lambda: release.wait(WAIT_S))
     monkeypatch.setattr("nbllm.runner.messages.Received", lambda id: release.wait(WAIT_S))
     with pytest.raises(EngineDeadError, match="no sign"):
         remote.submit(HI, lambda chunk: None)

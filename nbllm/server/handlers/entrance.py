@@ -131,14 +131,8 @@ class Entrance(APIHandler):
             self._refuse_unless(too_many(self.access.key))
         return lease
 
-    def set_login_cookie(self, *_: object) -> None:
-        """A program has no use for one."""
-
     def set_cookie(self, *_: object, **__: object) -> None:
-        """No answer under `/v1` sets one, whoever asks for it."""
-
-    def set_signed_cookie(self, *_: object, **__: object) -> None:
-        """See `set_cookie`."""
+        """No answer under `/v1` sets one, whoever asks for it; Tornado's other ways to set one all come here."""
 
     def _check_headers(self) -> None:
         if self.request.method in ("GET", "HEAD"):
