@@ -67,6 +67,7 @@ class Driver:
         self._cores = _Cores(cores_file)
         self._tuners: dict[Steppable, ThreadTuner] = {}
         self._caps: dict[Steppable, int] = {}
+        self._rested: set[Steppable] = set()
 
     @property
     def threads(self) -> int:
@@ -78,6 +79,7 @@ class Driver:
         with self._condition:
             self._lanes.append(lane)
             self._caps[lane] = max_threads or usable_cores()
+            self._rested.add(lane)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="nbllm-decode", daemon=True)
                 self._thread.start()
@@ -120,6 +122,7 @@ class Driver:
                 while not (self._stopped or self._closing or self._busy()):
                     self._cores.release()
                     interval.restore()
+                    self._rested.update(self._lanes)
                     self._condition.wait()
                 stopped, busy = self._stopped, self._busy()
             if stopped:
@@ -142,7 +145,8 @@ class Driver:
         granted = min(cap, self._cores.granted)
         tuner = self._tuners.setdefault(lane, ThreadTuner(granted))
         tuner.limit(granted)
-        threads = tuner.threads
+        rested = lane in self._rested  # who else is busy by now shows after some slow steps, or at once to who looks
+        threads = self._cores.free(tuner.settled) if rested else tuner.threads
         try:
             report = lane.step(threads, lambda: self._cores.free(tuner.settled))
         except Exception as error:  # noqa: BLE001  # the thread serves other lanes too, and everybody waits for answers from it
@@ -151,6 +155,9 @@ class Driver:
             return
         if report is not None:
             if report.is_decode:  # prefill comes in too many shapes to be compared
+                if rested:
+                    self._rested.discard(lane)
+                    tuner.begin(threads)
                 tuner.observe(threads, report.shape, report.duration_s)
             self._cores.renew(report.duration_s, threads, cap)
 
@@ -168,6 +175,7 @@ class Driver:
                 self._lanes.remove(lane)
         self._tuners.pop(lane, None)
         self._caps.pop(lane, None)
+        self._rested.discard(lane)
 
 
 class _Cores:

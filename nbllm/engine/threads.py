@@ -23,7 +23,7 @@ BASELINE_STEPS = 5
 """Steps at the settled count before anything is compared with it."""
 TRIAL_STEPS = 8
 HOPELESS_STEPS = 3
-"""Steps after which a trial whose fastest step is slower than the baseline is given up."""
+"""Steps after which a trial whose fastest step is slower than the baseline is given up; one less when much slower."""
 HOPELESS_GROWTH = 2.5
 """A count whose fastest step is slower than the baseline by this factor rules out lower ones: no cliff is higher."""
 MAX_TRIAL_STEPS = 24
@@ -40,7 +40,9 @@ DRIFT = 1.0005
 
 FIRST_PATIENCE_S = 0.6
 MAX_PATIENCE_S = 15.0
-"""Longest time between two tries of fewer threads while nothing is wrong: such a try costs some 20 ms."""
+"""Longest time between two cheap tries of fewer threads while nothing is wrong."""
+LEAST_REST, MOST_REST = 50, 100
+"""Rest after a try in vain, in multiples of what it cost: eight sequences' steps may lose half a second to one."""
 MAX_LOWERED_PATIENCE_S = 2.5
 """Longest time between two tries of more threads, and so the delay until freed cores are used again."""
 
@@ -72,6 +74,7 @@ class ThreadTuner:
         self._ceiling = self._limit + 1  # counts from here up are known to be worse, or above the limit
         self._now_s = 0.0
         self._patience_s = FIRST_PATIENCE_S
+        self._lost_s = 0.0  # to the last trial that was in vain
         self._quiet_until_s = 0.0
         self._probe_at_s = 0.0
         self._jump = 0
@@ -100,6 +103,14 @@ class ThreadTuner:
         if follows:
             self._settle(n)
             self._probe_at_s += self._patience_s
+
+    def begin(self, free: int) -> None:
+        """Start anew after a rest, with no more than the cores that are free now; the others are tried soon."""
+        if free < self._settled:
+            self._end_search()
+            self._settle(max(1, free))
+            self._patience_s, self._jump = FIRST_PATIENCE_S, 0
+            self._probe_at_s = self._now_s + FIRST_PATIENCE_S / 2
 
     def observe(self, threads: int, shape: Hashable, duration_s: float) -> None:
         """Learn from one step; changes what `threads` proposes.
@@ -204,7 +215,9 @@ class ThreadTuner:
 
     def _stay(self, trial: _Trial) -> None:
         self._recent.clear()  # the next comparison is with steps that were made after this trial
+        self._lost_s = trial.lost_s
         self._patience_s *= 4 if trial.growth > CLEAR_GROWTH else 2
+        self._patience_s = max(self._patience_s, LEAST_REST * trial.lost_s)
         if not self._searching:
             self._rest()
         elif trial.threads > self._settled:
@@ -223,8 +236,10 @@ class ThreadTuner:
 
     def _rest(self) -> None:
         """Leave the count alone for a while."""
-        most = MAX_PATIENCE_S if self._settled == self._limit else MAX_LOWERED_PATIENCE_S
-        self._patience_s = min(self._patience_s, most)
+        if self._settled == self._limit:
+            self._patience_s = min(self._patience_s, max(MAX_PATIENCE_S, MOST_REST * self._lost_s))
+        else:
+            self._patience_s = min(self._patience_s, MAX_LOWERED_PATIENCE_S)
         self._probe_at_s = self._now_s + self._patience_s
         self._quiet_until_s = self._now_s + self._patience_s / 8
 
@@ -235,7 +250,7 @@ class ThreadTuner:
 class _Trial:
     """A few steps with another count of threads, each compared with the usual duration of its shape.
 
-    `is_better` is None until it is known.
+    `is_better` is None until it is known; `lost_s` is what the slower ones took beyond the usual.
     """
 
     def __init__(self, threads: int, baselines: dict[Hashable, float]) -> None:
@@ -245,11 +260,18 @@ class _Trial:
         self._baselines = baselines
         self._ratios: list[float] = []
         self._steps = 0
+        self.lost_s = 0.0
 
     @property
     def growth(self) -> float:
         """How many times slower than the baseline the fastest step was."""
         return min(self._ratios, default=1.0)
+
+    @property
+    def _is_hopeless(self) -> bool:
+        if len(self._ratios) < HOPELESS_STEPS:
+            return len(self._ratios) == HOPELESS_STEPS - 1 and self.growth > SLOWDOWN
+        return self.growth > 1.0
 
     def add(self, shape: Hashable, duration_s: float) -> None:
         self._steps += 1
@@ -258,7 +280,8 @@ class _Trial:
         self.durations.setdefault(shape, []).append(duration_s)
         if shape in self._baselines:
             self._ratios.append(duration_s / self._baselines[shape])
-        if len(self._ratios) >= HOPELESS_STEPS and self.growth > 1.0:
+            self.lost_s += max(0.0, duration_s - self._baselines[shape])
+        if self._is_hopeless:
             self.is_better = False
         elif len(self._ratios) >= TRIAL_STEPS:
             self.is_better = _median(self._ratios) < GAIN

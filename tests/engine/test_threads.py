@@ -136,6 +136,22 @@ def median_of(counts: list[int]) -> int:
     return sorted(counts)[len(counts) // 2]
 
 
+def test_tuner_that_begins_with_few_cores_has_all_soon_when_they_were_busy_for_a_moment_only() -> None:
+    machine, tuner = Machine(8, alone), ThreadTuner(8)
+    tuner.begin(1)
+    assert run(machine, 0.2, tuner)[:3] == [1, 1, 1]
+    run(machine, 1.3, tuner)
+    assert median_of(run(machine, 1, tuner)) == 8
+
+
+@pytest.mark.parametrize("free", [8, 9])
+def test_tuner_that_begins_with_all_cores_keeps_what_it_learned(free: int) -> None:
+    machine, tuner = Machine(8, beside_three), ThreadTuner(8)
+    settled = median_of(run(machine, 10, tuner)[-50:])
+    tuner.begin(free)
+    assert tuner.settled == settled == 5
+
+
 def test_tuner_leaves_slow_steps_soon_after_they_begin() -> None:
     machine = Machine(2, lambda now_s: int(now_s >= 30))
     tuner = ThreadTuner(2)
