@@ -243,6 +243,13 @@ def test_another_page_cannot_use_the_cookie(site: Site, cookies: str) -> None:
     assert _ask(site, {"Cookie": cookies, "X-XSRFToken": "abcdef", "Origin": _PAGE}).status == 401
 
 
+def test_a_login_that_has_ended_is_not_deleted_from_here(site: Site, cookies: str) -> None:
+    ended = cookies.replace("=", "=x", 1)
+    answer = site.get("v1/models", bare=True, headers={"Cookie": ended, "X-XSRFToken": "abcdef"})
+    assert answer.status == 401
+    assert "Set-Cookie" not in answer.headers
+
+
 def test_a_cookie_with_a_wrong_xsrf(site: Site, cookies: str) -> None:
     assert _ask(site, {"Cookie": cookies, "X-XSRFToken": "other"}).status == 401
 
