@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
-_SLICE, _LENGTH, _NEAR, _FAR = 256, 1792, 1664, 640
+_SLICE, _LENGTH, _NEAR, _FAR = 256, 1536, 1408, 384
 _SENTENCE = "The keeper wrote in his book every evening what the sea had brought: a shoe, a plank, a letter. "
 
 

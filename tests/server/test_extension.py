@@ -242,15 +242,14 @@ async def _error(status: int, answer: Awaitable[HTTPResponse]) -> dict[str, Any]
     return error
 
 
-@pytest.mark.parametrize("option", ["max_queue=0", "max_queue=many", "keep_alive=soon"])
-def test_wrong_setting_is_one_line_and_the_notebook_server_goes_on(tmp_path: Path, option: str) -> None:
+def test_wrong_setting_is_one_line_and_the_notebook_server_goes_on(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     extensions = "--ServerApp.jpserver_extensions={'nbllm': True}"
     command = [sys.executable, "-m", "jupyter_server", extensions, f"--port={port}", "--no-browser", "--allow-root"]
     log = tmp_path / "log"
-    with log.open("w") as output, subprocess.Popen([*command, f"--NbllmApp.{option}"], stderr=output) as server:
+    with log.open("w") as output, subprocess.Popen([*command, "--NbllmApp.max_queue=many"], stderr=output) as server:
         try:
             wait_until(lambda: _status(port, "api") == 200, 60)
             assert _status(port, "v1/health") == 404
@@ -258,7 +257,7 @@ def test_wrong_setting_is_one_line_and_the_notebook_server_goes_on(tmp_path: Pat
             server.terminate()
             server.wait(30)
     lines = log.read_text().splitlines()
-    told = [line for line in lines if option.partition("=")[0] in line]
+    told = [line for line in lines if "max_queue" in line]
     assert len(told) == 1
     assert "there is no /v1 until this is corrected" in told[0]
     assert not [line for line in lines if "Traceback" in line]
