@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nbllm.session.cache import AnswerCache, default_folder, key, versions
+from nbllm.session.cache import AnswerCache, default_folder
+from nbllm.session.cachekey import key, versions
 from nbllm.store import model_hash
 
 if TYPE_CHECKING:

@@ -1,72 +1,51 @@
-"""Answers kept on disk, so that a cell that asks the same again has its answer at once, without a model.
+"""Answers kept on disk, so that what is asked the same again has its answer at once, without a model.
 
-    FOLDER/1f/a0/1fa0...64 digits.json     one answer; the file's time is when it was last used
+    FOLDER/answers.sqlite     one row an answer; `cachefile` draws it
 
-Processes may share a folder: a file is replaced in one piece, and one that is not right is as good as not there.
+A row that is not right is as good as not there, and a file that cannot be used costs only time.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import re
-import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nbllm.chat import constraints
-from nbllm.chat.options import checked_options
-from nbllm.chat.toolprompt import described
-from nbllm.core import Constraint, GenerateRequest, Message, SamplingParams
-from nbllm.session.response import Response
-from nbllm.session.stored import DamagedError, dumped, is_storable, loaded
-from nbllm.store.files import replace_file
+from nbllm.session.stored import DamagedError, Entry, dumped, dumped_value, is_storable, loaded
 
-MAX_FILE_BYTES = 16 << 20
+if TYPE_CHECKING:
+    import sqlite3
+
+    from nbllm.core import Constraint
+    from nbllm.session.cachefile import CacheFile
+    from nbllm.session.response import Response
+
+MAX_ANSWER_BYTES = 16 << 20
 MAX_BYTES = 1 << 30
 _TRIMMED = 0.9
 """Part of the bound that is left when it was passed, so that the next answers need not be made room for."""
 _PUTS_A_CHECK = 64
-_ABANDONED_S = 3600.0
+_ROW_BYTES = 256
+"""About what a row takes beside its answer: its key twice, and its place in the indexes."""
+_KEYS_A_QUERY = 500
 _KEY = re.compile(r"[0-9a-f]{64}")
-_PAIR = "[0-9a-f]" * 2
-_UNFINISHED = ".unfinished"
+_DAY_S = 86_400.0
+_PUT = "INSERT OR REPLACE INTO answers (key, data, size, used) VALUES (?, ?, ?, ?)"
+_FIND = "SELECT key, CAST(data AS BLOB), CAST(used AS REAL) FROM answers WHERE key IN ({})"
+_USE = "UPDATE answers SET used = ? WHERE key IN ({})"
+_SIZE = "SELECT coalesce(sum(size), 0) FROM answers"
+_TRIM = """
+DELETE FROM answers WHERE rowid IN (
+    SELECT rowid FROM (SELECT rowid, size, sum(size) OVER (ORDER BY used, rowid) AS total FROM answers)
+    WHERE total - size < ?
+)
+"""
 _logger = logging.getLogger("nbllm.session")
-
-
-def key(*, file_hash: str, request: GenerateRequest, version: str) -> str:
-    """What says that two requests have the same answer: the model, the prompt, and all that shapes the text.
-
-    How long to wait and what to reuse do not; nor do the ids that earlier answers were generated as, which a reopened
-    notebook no longer has.
-
-    Args:
-        version: of what computes the answer, as `versions` says.
-
-    Raises:
-        ParameterError: the template's options are not plain data.
-    """
-    whole = {"file": file_hash, "version": version, **_prompt(request), **_shape(request)}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode("ascii")).hexdigest()
-
-
-def versions() -> str:
-    """Of nbllm and of llama.cpp's binding, which is not loaded for it."""
-    import importlib.metadata
-
-    from nbllm._version import __version__
-
-    try:
-        binding = importlib.metadata.version("llama-cpp-python")
-    except importlib.metadata.PackageNotFoundError:
-        binding = "none"
-    return f"nbllm {__version__}, llama-cpp-python {binding}"
 
 
 def default_folder() -> Path:
@@ -75,19 +54,53 @@ def default_folder() -> Path:
     return platformdirs.user_cache_path("nbllm") / "answers"
 
 
+class _Row(NamedTuple):
+    key: str
+    data: bytes
+    used: float
+
+
 class AnswerCache:
-    """The answers of one folder. Safe on any thread, and beside other processes.
+    """Answers that are kept on disk: of cells with `--cache`, and of tables' rows. `nbllm.cache` is where they all are.
+
+    Safe on any thread, and beside other processes. Each answer is on disk when it has been put.
 
     Args:
-        folder: made with the first answer.
+        folder: made with the first answer; the user's cache if not given.
         max_bytes: of all answers; when they are more, those that were not used for longest go. Looked at rarely, so
             it may be passed for a while.
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None = None, *, max_bytes: int = MAX_BYTES) -> None:
+        self._given = folder
         self._max_bytes = max_bytes
         self._puts = 0
+
+    def __repr__(self) -> str:
+        count = self.num_answers
+        return f"<nbllm.AnswerCache of {count:,} answer{'s' * (count != 1)}, {_size(self.num_bytes)}, in {self.path}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the file for itself."""
+        return partial(AnswerCache, self._given, max_bytes=self._max_bytes), ()
+
+    @cached_property
+    def folder(self) -> Path:
+        return default_folder() if self._given is None else Path(self._given).absolute()
+
+    @property
+    def path(self) -> Path:
+        """The file, which may not be there yet."""
+        return self.folder / "answers.sqlite"
+
+    @property
+    def num_answers(self) -> int:
+        return self._file.read(_count) or 0
+
+    @property
+    def num_bytes(self) -> int:
+        """About what the answers take on disk."""
+        return self._file.read(_total) or 0
 
     def get(self, key: str, constraint: Constraint | None = None) -> Response | None:
         """The answer under this key, None if there is none that is right.
@@ -100,150 +113,120 @@ class AnswerCache:
 
     def find(self, key: str, constraint: Constraint | None = None) -> tuple[Response, Mapping[str, Any]] | None:
         """`get` with the notes that were put with the answer."""
-        path = self._path(key)
-        try:
-            response, notes = loaded(key, _read(path))
-        except FileNotFoundError:
-            return None
-        except (OSError, DamagedError) as error:
-            _logger.debug("%s is left out: %s", path, error or "damaged")
-            return None
-        with suppress(OSError):
-            os.utime(path)
-        if constraint is not None and response.finish_reason == "stop":
-            response = replace(response, parsed=constraints.parse(constraint, response.text))
-        return response, notes
+        entry = self.find_many([key]).get(key)
+        return None if entry is None or entry.answer is None else (entry.response(constraint), entry.notes)
+
+    def find_many(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """What is kept under those of the keys that something right is kept under."""
+        wanted = list(dict.fromkeys(map(_checked, keys)))
+        found: dict[str, Entry] = {}
+        for start in range(0, len(wanted), _KEYS_A_QUERY):
+            rows = self._file.read(partial(_select, wanted[start : start + _KEYS_A_QUERY])) or []
+            found |= _entries(rows)
+            self._note_use([row.key for row in rows if abs(time.time() - row.used) > _DAY_S])
+        return found
 
     def put(self, key: str, response: Response, notes: Mapping[str, Any] | None = None) -> None:
-        """Keep an answer, if it is whole and the only one to its prompt. A folder that refuses it costs only time.
+        """Keep an answer, if it is whole and the only one to its prompt. A disk that refuses it costs only time.
 
         Args:
             notes: what JSON can hold, given back by `find`.
         """
-        if not is_storable(response) or response.tool_calls:  # the file has no place for calls
-            return
-        path, data = self._path(key), dumped(key, response, notes or {})
-        if len(data) > MAX_FILE_BYTES:
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, data, suffix=_UNFINISHED)
-            if self._puts % _PUTS_A_CHECK == 0:
-                self._trim()
-        except OSError as error:
-            _logger.debug("%s cannot be written: %s", path, error)
-        self._puts += 1
+        _checked(key)
+        if is_storable(response) and not response.tool_calls:  # a row has no place for calls
+            self._put(key, dumped(key, response, notes or {}))
+
+    def put_value(self, key: str, value: Any) -> None:
+        """Keep what is no Response and JSON can hold; `Entry.value` gives it back."""
+        self._put(_checked(key), dumped_value(key, value))
 
     def clear(self) -> int:
         """Remove all answers; returns how many there were."""
-        num_removed = 0
-        for path, _ in _files(self.folder):
-            num_removed += _removed(path) and path.suffix == ".json"
-        for pattern in (f"{_PAIR}/{_PAIR}", _PAIR):
-            for folder in self.folder.glob(pattern):
-                with suppress(OSError):  # not empty: another process has just written there, or it is no folder of ours
-                    folder.rmdir()
-        return num_removed
+        num_removed = self._file.write(_remove_all)
+        with suppress(OSError):
+            self._file.damaged_path.unlink()
+        if num_removed:
+            self._file.write(_shrink)
+        return num_removed or 0
 
-    def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r:.100} is not a key: take one from nbllm.session.cache.key")
-        return self.folder / key[:2] / key[2:4] / f"{key}.json"
+    @cached_property
+    def _file(self) -> CacheFile:
+        from nbllm.session.cachefile import CacheFile
+
+        return CacheFile(self.path)
+
+    def _put(self, key: str, data: bytes) -> None:
+        if len(data) > MAX_ANSWER_BYTES:
+            return
+        row = (key, data, len(data) + _ROW_BYTES, time.time())
+        self._file.write(lambda connection: connection.execute(_PUT, row), begin=True)
+        if self._puts % _PUTS_A_CHECK == 0:
+            self._trim()
+        self._puts += 1
 
     def _trim(self) -> None:
-        now = time.time()
-        answers: list[tuple[float, int, Path]] = []
-        for path, status in _files(self.folder):
-            if path.suffix == ".json":
-                answers.append((status.st_mtime, status.st_size, path))
-            elif now - status.st_mtime > _ABANDONED_S:
-                _removed(path)
-        total = sum(size for _, size, _ in answers)
-        if total <= self._max_bytes:
-            return
-        for _, size, path in sorted(answers):
-            if total <= _TRIMMED * self._max_bytes:
-                return
-            if _removed(path):
-                total -= size
+        total = self.num_bytes
+        if total > self._max_bytes:
+            excess = total - _TRIMMED * self._max_bytes
+            self._file.write(lambda connection: connection.execute(_TRIM, (excess,)))
+
+    def _note_use(self, keys: list[str]) -> None:
+        """Once a day, so that reading writes almost never."""
+        if keys:
+            use = _USE.format(_marks(keys))
+            self._file.write(lambda connection: connection.execute(use, (time.time(), *keys)))
 
 
-def _prompt(request: GenerateRequest) -> dict[str, Any]:
-    return {
-        "messages": None if request.messages is None else [_turn(message) for message in request.messages],
-        "text": request.text,
-        "tokens": None if request.tokens is None else list(request.tokens),
-        "parse_special": request.parse_special,
-        "template_options": checked_options(request.template_options, ()),
-        "continue_final": request.continue_final,
-        **_extras(request),
-    }
+cache = AnswerCache()
+"""The user's own, as `nbllm.cache`."""
 
 
-def _extras(request: GenerateRequest) -> dict[str, Any]:
-    """What most requests lack, and whose lack changes no key."""
-    extras: dict[str, Any] = {}
-    if request.suffix is not None:
-        extras["suffix"] = request.suffix
-    if request.prompt_logprobs:
-        extras["prompt_logprobs"] = True
-    if request.tools:
-        has_parameters = [tool.parameters is not None for tool in request.tools]
-        extras["tools"] = [described(request.tools), has_parameters]
-        extras["tool_choice"] = [request.tool_choice, request.forced_tool, request.parallel_tool_calls]
-    return extras
+def _checked(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r:.100} is not a key: take one from nbllm.session.cachekey.key")
+    return key
 
 
-def _shape(request: GenerateRequest) -> dict[str, Any]:
-    constraint = request.constraint
-    return {
-        "sampling": _sampling(request.sampling),
-        "constraint": None if constraint is None else [constraint.kind, constraint.source],
-        "reproducible": request.reproducible,
-    }
+def _select(keys: list[str], connection: sqlite3.Connection) -> list[_Row]:
+    return [_Row(*row) for row in connection.execute(_FIND.format(_marks(keys)), keys).fetchall()]
 
 
-def _turn(message: Message) -> list[Any]:
-    turn: list[Any] = [message.role, message.content, message.reasoning, message.name]
-    if message.tool_calls or message.tool_call_id is not None:
-        turn += [[call.id, call.name, call.arguments] for call in message.tool_calls], message.tool_call_id
-    return turn
+def _entries(rows: list[_Row]) -> dict[str, Entry]:
+    return dict(_right(rows))
 
 
-def _sampling(params: SamplingParams) -> dict[str, Any]:
-    return {spec.name: _plain(getattr(params, spec.name)) for spec in fields(params)}
+def _right(rows: list[_Row]) -> Iterator[tuple[str, Entry]]:
+    for row in rows:
+        try:
+            yield row.key, loaded(row.key, row.data)
+        except DamagedError:
+            _logger.debug("the answer under %s is left out: damaged", row.key)
 
 
-def _plain(value: Any) -> Any:
-    """A parameter as JSON has it; zero has one sign, and a bias one order."""
-    if isinstance(value, float):
-        return value + 0.0
-    if isinstance(value, dict):
-        return sorted([token, _plain(bias)] for token, bias in value.items())
-    return value
+def _count(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
 
 
-def _read(path: Path) -> bytes:
-    """A whole file that is not too large. Opened so that a pipe in its place is not waited for."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
-            raise DamagedError("not a file of an answer's size")
-        return file.read(MAX_FILE_BYTES)
+def _total(connection: sqlite3.Connection) -> int:
+    return int(connection.execute(_SIZE).fetchone()[0])
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The answers and the unfinished files; whatever else is in the folder is not ours."""
-    for path in folder.glob(f"{_PAIR}/{_PAIR}/*"):
-        if path.suffix == _UNFINISHED or (path.suffix == ".json" and _KEY.fullmatch(path.stem)):
-            with suppress(OSError):
-                yield path, path.stat(follow_symlinks=False)
+def _remove_all(connection: sqlite3.Connection) -> int:
+    return connection.execute("DELETE FROM answers").rowcount
 
 
-def _removed(path: Path) -> bool:
-    try:
-        path.unlink()
-    except OSError:
-        return False
-    return True
+def _shrink(connection: sqlite3.Connection) -> None:
+    """Give the disk back what was removed, and leave none of it readable in the file."""
+    connection.execute("VACUUM")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _marks(keys: list[str]) -> str:
+    return ", ".join("?" * len(keys))
+
+
+def _size(num_bytes: int) -> str:
+    for unit, amount in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if num_bytes >= amount:
+            return f"{num_bytes / amount:.1f} {unit}"
+    return f"{num_bytes} bytes"

@@ -1,0 +1,109 @@
+"""What tells two requests' answers apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from nbllm.chat.options import checked_options
+from nbllm.chat.toolprompt import described
+from nbllm.core import ChoiceRequest, EmbedRequest, GenerateRequest, Message, SamplingParams
+
+
+def key(*, file_hash: str, request: GenerateRequest | EmbedRequest | ChoiceRequest, version: str) -> str:
+    """What says that two requests have the same answer: the model, the prompt, and all that shapes the text.
+
+    How long to wait and what to reuse do not; nor do the ids that earlier answers were generated as, which a reopened
+    notebook no longer has.
+
+    Args:
+        version: of what computes the answer, as `versions` says.
+
+    Raises:
+        ParameterError: the template's options are not plain data.
+    """
+    whole = {"file": file_hash, "version": version, **_asked(request)}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def versions() -> str:
+    """Of nbllm and of llama.cpp's binding, which is not loaded for it."""
+    import importlib.metadata
+
+    from nbllm._version import __version__
+
+    try:
+        binding = importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        binding = "none"
+    return f"nbllm {__version__}, llama-cpp-python {binding}"
+
+
+def _asked(request: GenerateRequest | EmbedRequest | ChoiceRequest) -> Mapping[str, Any]:
+    if isinstance(request, EmbedRequest):
+        return {"embed": list(request.texts)}
+    if isinstance(request, ChoiceRequest):
+        return {
+            "choices": list(request.choices),
+            "messages": [_turn(message) for message in request.messages],
+            "template_options": checked_options(request.template_options, ()),
+            "reproducible": request.reproducible,
+        }
+    return {**_prompt(request), **_extras(request), **_shape(request)}
+
+
+def _prompt(request: GenerateRequest) -> dict[str, Any]:
+    return {
+        "messages": None if request.messages is None else [_turn(message) for message in request.messages],
+        "text": request.text,
+        "tokens": None if request.tokens is None else list(request.tokens),
+        "parse_special": request.parse_special,
+        "template_options": checked_options(request.template_options, ()),
+        "continue_final": request.continue_final,
+    }
+
+
+def _extras(request: GenerateRequest) -> dict[str, Any]:
+    """What most requests lack, and whose lack changes no key."""
+    extras: dict[str, Any] = {}
+    if request.suffix is not None:
+        extras["suffix"] = request.suffix
+    if request.prompt_logprobs:
+        extras["prompt_logprobs"] = True
+    if request.tools:
+        has_parameters = [tool.parameters is not None for tool in request.tools]
+        extras["tools"] = [described(request.tools), has_parameters]
+        extras["tool_choice"] = [request.tool_choice, request.forced_tool, request.parallel_tool_calls]
+    return extras
+
+
+def _shape(request: GenerateRequest) -> dict[str, Any]:
+    constraint = request.constraint
+    return {
+        "sampling": _sampling(request.sampling),
+        "constraint": None if constraint is None else [constraint.kind, constraint.source],
+        "reproducible": request.reproducible,
+    }
+
+
+def _turn(message: Message) -> list[Any]:
+    turn: list[Any] = [message.role, message.content, message.reasoning, message.name]
+    if message.tool_calls or message.tool_call_id is not None:
+        turn += [[call.id, call.name, call.arguments] for call in message.tool_calls], message.tool_call_id
+    return turn
+
+
+def _sampling(params: SamplingParams) -> dict[str, Any]:
+    return {spec.name: _plain(getattr(params, spec.name)) for spec in fields(params)}
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON has it; zero has one sign, and a bias one order."""
+    if isinstance(value, float):
+        return value + 0.0
+    if isinstance(value, dict):
+        return sorted([token, _plain(bias)] for token, bias in value.items())
+    return value
