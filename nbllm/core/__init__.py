@@ -8,13 +8,23 @@ from __future__ import annotations
 from nbllm.core.chunks import Chunk, FinishReason, Timings, TokenLogprob, ToolCallDelta, Usage
 from nbllm.core.descriptions import EngineInfo, ModelInfo, RenderedPrompt
 from nbllm.core.messages import ROLES, Message, Role, ToolCall
-from nbllm.core.requests import Constraint, EmbedRequest, GenerateRequest, Priority, Request, ScoreRequest, Tool
+from nbllm.core.requests import (
+    ChoiceRequest,
+    Constraint,
+    EmbedRequest,
+    GenerateRequest,
+    Priority,
+    Request,
+    ScoreRequest,
+    Tool,
+)
 from nbllm.core.sampling import RANGES, SamplingParams, unknown_option
 from nbllm.core.steps import Row, StepStatus
 
 __all__ = [
     "RANGES",
     "ROLES",
+    "ChoiceRequest",
     "Chunk",
     "Constraint",
     "EmbedRequest",

@@ -68,7 +68,7 @@ class Chunk:
     """A piece of one answer. The last piece of an answer has a `finish_reason`, `usage` and `timings`.
 
     Attributes:
-        index: which of the `n` answers, or which text of an embedding request.
+        index: which of the `n` answers, which text of an embedding request, or which choice.
         text: new text of the answer.
         reasoning: new text of the thinking before the answer.
         tokens: the ids generated since the last chunk, the end-of-turn token left out.
@@ -78,7 +78,8 @@ class Chunk:
         error: what ended the answer, with finish_reason "error".
         seed: the seed that was used, in the last chunk.
         embedding: a unit vector, float32.
-        token_logprobs: for a ScoreRequest, the log-likelihood of each token of the continuation.
+        token_logprobs: for a ScoreRequest, the log-likelihood of each token of the continuation; for a ChoiceRequest,
+            of each token of the choice and of the end of the turn.
     """
 
     index: int = 0

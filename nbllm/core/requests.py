@@ -13,6 +13,9 @@ from nbllm.errors import ParameterError
 
 Priority = Literal["interactive", "batch"]
 
+MAX_CHOICES = 1000
+"""How many choices one request may hold: a class list is tens, and the books of one request stay small."""
+
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
@@ -88,10 +91,7 @@ class GenerateRequest:
         if self.suffix is not None and self.text is None:
             raise ParameterError("suffix", "goes with a text prompt only")
         self._check_tools()
-        if self.timeout_s is not None:
-            number = as_number(float, self.timeout_s)
-            if number is None or number <= 0:
-                raise ParameterError("timeout", f"must be seconds above 0, not {self.timeout_s!r}")
+        _check_timeout(self.timeout_s)
 
     def _check_tools(self) -> None:
         names = [tool.name for tool in self.tools]
@@ -125,4 +125,42 @@ class ScoreRequest:
     timeout_s: float | None = None
 
 
-Request = GenerateRequest | EmbedRequest | ScoreRequest
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceRequest:
+    """A chat and the whole answers whose likelihoods are wanted, answered by one chunk a choice with `index` set.
+
+    A chunk's `token_logprobs` are those of the choice's tokens and, last, of the token that ends the model's turn, so
+    that "no" is not credited with the likelihood of "nothing". The other attributes mean what a GenerateRequest's do.
+
+    Attributes:
+        messages: a chat, rendered by the model's template inside the engine.
+        choices: different texts, each a whole answer, as the model would write it.
+    """
+
+    messages: tuple[Message, ...]
+    choices: tuple[str, ...]
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+    priority: Priority = "interactive"
+    reproducible: bool = False
+    cache_prompt: bool = True
+    timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.choices) <= MAX_CHOICES:
+            raise ParameterError("choices", f"must be 2 to {MAX_CHOICES} texts, not {len(self.choices)}")
+        for choice in self.choices:
+            if not isinstance(choice, str) or not choice:
+                raise ParameterError("choices", f"must be texts that are not empty, not {choice!r:.100}")
+        if len(set(self.choices)) < len(self.choices):
+            twice = next(choice for choice in self.choices if self.choices.count(choice) > 1)
+            raise ParameterError("choices", f"holds {twice!r:.100} twice")
+        _check_timeout(self.timeout_s)
+
+
+Request = GenerateRequest | EmbedRequest | ScoreRequest | ChoiceRequest
+
+
+def _check_timeout(seconds: float | None) -> None:
+    number = None if seconds is None else as_number(float, seconds)
+    if seconds is not None and (number is None or number <= 0):
+        raise ParameterError("timeout", f"must be seconds above 0, not {seconds!r}")

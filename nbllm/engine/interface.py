@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from nbllm.core import Chunk, EngineInfo, GenerateRequest, RenderedPrompt, Request
+from nbllm.core import ChoiceRequest, Chunk, EngineInfo, GenerateRequest, RenderedPrompt, Request
 
 if TYPE_CHECKING:
     import asyncio
@@ -147,4 +147,6 @@ def num_answers(request: Request) -> int:
     """How many last chunks the request will get."""
     if isinstance(request, GenerateRequest):
         return request.sampling.n
+    if isinstance(request, ChoiceRequest):
+        return len(request.choices)
     return len(request.texts) if hasattr(request, "texts") else 1

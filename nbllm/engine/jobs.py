@@ -39,8 +39,8 @@ class Job(Protocol):
     def due(self, now: float) -> Chunk | None:
         """What is ready to be shown."""
 
-    def finish(self, reason: FinishReason, error: BaseException | None = None) -> Chunk:
-        """The last chunk."""
+    def finish(self, reason: FinishReason, error: BaseException | None = None) -> Rows[Chunk]:
+        """The last chunk of each answer."""
 
     def close(self) -> None:
         """Free what the job holds."""
@@ -105,14 +105,14 @@ class GenerateJob:
     def due(self, now: float) -> Chunk | None:
         return self.answer.due(now)
 
-    def finish(self, reason: FinishReason, error: BaseException | None = None) -> Chunk:
+    def finish(self, reason: FinishReason, error: BaseException | None = None) -> list[Chunk]:
         usage = Usage(
             prompt_tokens=self.sequence.num_prompt,
             completion_tokens=self.answer.num_tokens,
             cached_tokens=self.sequence.num_cached,
             reasoning_tokens=self.answer.num_reasoning,
         )
-        return self.answer.finish(reason, usage, self.clocks.timings(), self._params.seed, error)
+        return [self.answer.finish(reason, usage, self.clocks.timings(), self._params.seed, error)]
 
     def close(self) -> None:
         self._sampler.close()
@@ -219,8 +219,8 @@ class EmbedJob:
     def due(self, now: float) -> Chunk | None:
         return None
 
-    def finish(self, reason: FinishReason, error: BaseException | None = None) -> Chunk:
-        return Chunk(
+    def finish(self, reason: FinishReason, error: BaseException | None = None) -> list[Chunk]:
+        chunk = Chunk(
             index=self._index,
             finish_reason=reason,
             error=error,
@@ -228,6 +228,7 @@ class EmbedJob:
             usage=Usage(prompt_tokens=self.sequence.num_prompt),
             timings=self.clocks.timings(),
         )
+        return [chunk]
 
     def close(self) -> None:
         self._sum = None
@@ -269,14 +270,15 @@ class ScoreJob:
     def due(self, now: float) -> Chunk | None:
         return None
 
-    def finish(self, reason: FinishReason, error: BaseException | None = None) -> Chunk:
-        return Chunk(
+    def finish(self, reason: FinishReason, error: BaseException | None = None) -> list[Chunk]:
+        chunk = Chunk(
             finish_reason=reason,
             error=error,
             token_logprobs=self._likelihoods.found if reason == "stop" else None,
             usage=Usage(prompt_tokens=self.sequence.num_prompt, cached_tokens=self.sequence.num_cached),
             timings=self.clocks.timings(),
         )
+        return [chunk]
 
     def close(self) -> None:
         """Nothing is held."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from nbllm.core import Chunk, FinishReason, Row, StepStatus
 from nbllm.engine.backend import Context
+from nbllm.engine.branches import Branches
 from nbllm.engine.flight import Flight
 from nbllm.engine.jobs import Job
 from nbllm.engine.likelihoods import Output
@@ -36,6 +37,7 @@ class Lane:
         store_bytes: host memory for idle prefixes.
         grid: fixed shapes, as the scheduler says; every slot then takes part in every decode, busy or not.
         wake: called when there is something to do.
+        num_spare: of the context's slots, the last ones, which branches are evaluated in.
         clock: seconds, monotonic.
     """
 
@@ -49,15 +51,17 @@ class Lane:
         clock: Callable[[], float],
         grid: int | None = None,
         shared: bool = True,
+        num_spare: int = 0,
     ) -> None:
         self._context = context
-        self._slots = Slots(context.num_slots, shared=shared)
+        self._slots = Slots(context.num_slots - num_spare, shared=shared)
         self._scheduler = Scheduler(
             self._slots, max_batch_sequences=max_batch_sequences, pool_capacity=context.pool_capacity, grid=grid
         )
         self._grid = grid
         self._pace = Pace(context.max_batch)
         self._residents = Residents(context, self._slots, self._scheduler.usable, store_bytes=store_bytes, grid=grid)
+        self._branches = Branches(context, self._slots, range(context.num_slots - num_spare, context.num_slots))
         self._wake, self._clock = wake, clock
         self._inbox = Inbox()
         self._jobs: dict[Tokens, tuple[Job, LaneTicket]] = {}
@@ -166,10 +170,11 @@ class Lane:
 
     def _end(self, sequence: Tokens, reason: FinishReason, error: BaseException | None = None) -> None:
         job, ticket = self._jobs.pop(sequence)
-        chunk = job.finish(reason, error)
+        chunks = job.finish(reason, error)
         job.close()
-        self._count(chunk)
-        self._give(ticket, chunk)  # before the prefix is stored, which takes a moment that nobody needs to wait for
+        for chunk in chunks:  # before the prefix is stored, which takes a moment that nobody needs to wait for
+            self._count(chunk)
+            self._give(ticket, chunk)
         self._scheduler.remove(sequence)
         if self._inbox.ended is None:
             self._residents.leave(sequence)
@@ -217,13 +222,21 @@ class Lane:
             self._move_out(victim)
         decoding = self._scheduler.decoding
         budget = self._pace.budget(len(decoding))
-        free = self._context.pool_capacity - self._slots.cells - sum(one.num_pending for one in decoding)
-        return self._scheduler.schedule(max(1, min(budget, free)), self._context.max_batch)
+        coming = sum(one.num_pending for one in decoding)
+        free = self._context.pool_capacity - self._slots.cells - coming
+        room = max(1, min(budget, free))
+        branches = self._branches.grow(self._scheduler.running, room, self._context.max_batch - coming)
+        taken = sum(part.stop - part.start for part in branches)
+        batch = self._scheduler.schedule(max(0, room - taken), self._context.max_batch - taken)
+        return Batch((*batch.slices, *branches))
 
     def _decode(self, batch: Batch, evaluated: list[Row]) -> StepStatus:
-        involved = [self._jobs[part.sequence] for part in batch.slices]
+        involved = [self._jobs[part.sequence.trunk or part.sequence] for part in batch.slices]
         embeds = any(job.needs_embeddings for job, _ in involved)
-        return self._flight.run((ticket for _, ticket in involved), evaluated, embeddings=embeds)
+        try:
+            return self._flight.run((ticket for _, ticket in involved), evaluated, embeddings=embeds)
+        finally:
+            self._branches.drop()
 
     def _rows(self, batch: Batch) -> list[Row]:
         return (
@@ -251,11 +264,13 @@ class Lane:
         self._remove_padding(batch)
         wanted = outputs(batch, evaluated)
         for part in batch.slices:
-            self._slots.extend(part.sequence, part.stop - part.start)
+            if part.sequence.trunk is None:
+                self._slots.extend(part.sequence, part.stop - part.start)
         now = self._clock()
         for part, found in zip(batch.slices, wanted, strict=True):
-            if found:
-                self._advance_one(part.sequence, found, now)
+            sequence = part.sequence.trunk or part.sequence
+            if found and not sequence.is_finished:
+                self._advance_one(sequence, found, now)
 
     def _advance_one(self, sequence: Tokens, found: Sequence[Output], now: float) -> None:
         job, ticket = self._jobs[sequence]
@@ -293,7 +308,8 @@ class Lane:
         """Cut every slot back to what its books say; a memory that cannot be cut starts from nothing."""
         self._remove_padding(batch)
         for part in batch.slices:
-            self._residents.recover(part.sequence)
+            if part.sequence.trunk is None:
+                self._residents.recover(part.sequence)
 
     def _make_room(self, batch: Batch) -> None:
         """llama.cpp found no cells for the batch: move one sequence out, or give up on the only one."""
@@ -301,6 +317,6 @@ class Lane:
         if victim is not None:
             self._move_out(victim)
             return
-        for part in batch.slices:
+        for sequence in dict.fromkeys(part.sequence.trunk or part.sequence for part in batch.slices):
             error = EngineError("the KV memory is full; load the model with a larger context_length")
-            self._end(part.sequence, "error", error)
+            self._end(sequence, "error", error)

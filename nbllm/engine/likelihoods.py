@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence as Tokens
 from typing import TYPE_CHECKING, NamedTuple
 
 from nbllm.core import TokenLogprob
 from nbllm.engine.backend import Context
+from nbllm.engine.sequence import Sequence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,10 +16,15 @@ if TYPE_CHECKING:
 
 
 class Output(NamedTuple):
-    """One wanted output of a step: its row in the batch, and the position in the sequence that it belongs to."""
+    """One wanted output of a step: its row in the batch, and the position in the sequence that it belongs to.
+
+    Attributes:
+        branch: the branch whose it is, None when it is of the job's own sequence.
+    """
 
     row: int
     position: int
+    branch: Sequence | None = None
 
 
 class Distribution:
@@ -47,7 +54,7 @@ class Likelihoods:
         num_top: likeliest rivals to report with each.
     """
 
-    def __init__(self, targets: Sequence[int], first: int, pieces: Mapping[int, bytes], num_top: int = 0) -> None:
+    def __init__(self, targets: Tokens[int], first: int, pieces: Mapping[int, bytes], num_top: int = 0) -> None:
         self._targets, self._first, self._pieces, self._num_top = targets, first, pieces, num_top
         self._found: list[TokenLogprob] = []
 
@@ -55,12 +62,21 @@ class Likelihoods:
     def found(self) -> tuple[TokenLogprob, ...]:
         return tuple(self._found)
 
-    def take(self, context: Context, outputs: Sequence[Output]) -> None:
+    def take(self, context: Context, outputs: Tokens[Output]) -> None:
         """Take a step's outputs; one that was taken before its sequence lost its state counts once."""
-        for row, position in outputs:
+        for row, position, _ in outputs:
             if self._first + len(self._found) == position < len(self._targets):
                 distribution = Distribution(context.logits(row), self._num_top)
                 self._found.append(distribution.of(self._targets[position], self._pieces))
+
+
+def chosen_logprobs(logits: NDArray[np.float32], tokens: Tokens[int]) -> list[float]:
+    """Log-probabilities of a few tokens, at a tenth of what `log_softmax` costs: only the sum needs every logit."""
+    import numpy as np
+
+    top = float(logits.max())
+    total = top + float(np.log(np.exp(logits - np.float32(top)).sum(dtype=np.float64)))
+    return [float(logits[token]) - total for token in tokens]
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from nbllm.chat import constraints
 from nbllm.chat.reasoning import ReasoningSplitter
 from nbllm.core import (
     RANGES,
+    ChoiceRequest,
     EmbedRequest,
     EngineInfo,
     GenerateRequest,
@@ -27,6 +28,8 @@ from nbllm.engine.answer import Answer, Clocks
 from nbllm.engine.aside import aside
 from nbllm.engine.backend import Backend
 from nbllm.engine.calling import Calling
+from nbllm.engine.choicejob import ChoiceJob
+from nbllm.engine.choices import Choices
 from nbllm.engine.defaults import COMPLETION_TOKENS, STATED, resolved
 from nbllm.engine.driver import Driver
 from nbllm.engine.interface import EngineStats, OnChunk
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 
 FIXED_GRID = 32
 """Its prefill slices: short enough for a step, and as fast as longer ones on a CPU."""
+_BRANCH_SLOTS = 32
+"""Choices that a step can evaluate side by side. A slot that shares its cells costs nothing but its name."""
 
 
 class LocalEngine:
@@ -70,6 +75,7 @@ class LocalEngine:
     ) -> None:
         self._backend, self._plan, self._driver, self._clock = backend, plan, driver, clock
         self._prompts = Prompts(backend)
+        self._choices = Choices(backend, self._prompts)
         self._recommended = backend.recommended_sampling()
         self._uids = itertools.count()
         self._threads = threads
@@ -78,7 +84,12 @@ class LocalEngine:
         self._closed = False
         self._fixed: Lane | None = None
         with aside(self._prompts.warm_up):
-            self._free = self._make_lane(plan.kv_tokens, plan.max_sequences + 1, fixed=False)
+            self._free = self._make_lane(
+                plan.kv_tokens,
+                plan.max_sequences + 1,
+                fixed=False,
+                num_spare=0 if backend.is_recurrent else _BRANCH_SLOTS,
+            )
         self.info = EngineInfo(
             model=replace(model, loaded=True),
             context_length=plan.context_length,
@@ -153,10 +164,10 @@ class LocalEngine:
                 self._fixed = self._make_lane(self._plan.fixed_tokens, FIXED_WIDTH, fixed=True)
             return self._fixed
 
-    def _make_lane(self, kv_tokens: int, num_slots: int, *, fixed: bool) -> Lane:
+    def _make_lane(self, kv_tokens: int, num_slots: int, *, fixed: bool, num_spare: int = 0) -> Lane:
         """A lane over a context of its own. The fixed one has a KV stream a slot, the free one a pool."""
         context = self._backend.make_context(
-            kv_tokens=kv_tokens, num_slots=num_slots, unified=not fixed, kv_type=self._plan.kv_type
+            kv_tokens=kv_tokens, num_slots=num_slots + num_spare, unified=not fixed, kv_type=self._plan.kv_type
         )
         lane = Lane(
             context,
@@ -166,6 +177,7 @@ class LocalEngine:
             clock=self._clock,
             grid=FIXED_GRID if fixed else None,
             shared=not fixed,
+            num_spare=num_spare,
         )
         self._driver.attach(lane, self._threads)
         return lane
@@ -186,6 +198,8 @@ class LocalEngine:
             return tuple(self._embed_job(request, index, submitted) for index in range(len(request.texts)))
         if isinstance(request, ScoreRequest):
             return (self._score_job(request, submitted),)
+        if isinstance(request, ChoiceRequest):
+            return (self._choice_job(request, submitted),)
         return self._generate_jobs(request, submitted)
 
     def _generate_jobs(self, request: GenerateRequest, submitted: float) -> tuple[Job, ...]:
@@ -261,12 +275,15 @@ class LocalEngine:
             raise ContextOverflowError(num_prompt, self._plan.context_length)
         if not request.reproducible:
             return self._plan.context_length
+        self._check_fixed(needed)
+        return self._plan.fixed_tokens
+
+    def _check_fixed(self, needed: int) -> None:
         if needed > self._plan.fixed_tokens:
             raise UnsupportedError(
                 f"reproducible=True holds {self._plan.fixed_tokens:,} tokens a sequence in this machine's memory and "
                 f"this prompt needs {needed:,}: shorten it, or leave reproducible out"
             )
-        return self._plan.fixed_tokens
 
     def _parameters(self, request: GenerateRequest) -> SamplingParams:
         params = resolved(request.sampling, self._recommended)
@@ -305,6 +322,16 @@ class LocalEngine:
         if request.messages is not None:
             return self._prompts.prepare(GenerateRequest(messages=request.messages)).tokens
         return self._backend.tokenize(request.prompt, add_special=True, parse_special=False)
+
+    def _choice_job(self, request: ChoiceRequest, submitted: float) -> ChoiceJob:
+        tokens, tree = self._choices.prepare(request)
+        needed = len(tokens) + max(map(len, tree.leaves))
+        if needed > self._plan.context_length:
+            raise ContextOverflowError(needed, self._plan.context_length)
+        if request.reproducible:
+            self._check_fixed(needed)
+        sequence = self._sequence(tokens, request.priority, len(tokens) - 1, reuses=request.cache_prompt)
+        return ChoiceJob(sequence, tree, self._backend.pieces, Clocks(submitted))
 
     def _sequence(self, tokens: list[int], priority: object, outputs_from: int, *, reuses: bool) -> Tokens:
         return Tokens(

@@ -31,7 +31,7 @@ def outputs(batch: Batch, evaluated: list[Row]) -> list[list[Output]]:
     place = {(row.slot, row.position): index for index, row in enumerate(evaluated) if row.output}
     return [
         [
-            Output(place[slot, position], position)
+            Output(place[slot, position], position, None if part.sequence.trunk is None else part.sequence)
             for slot in (part.sequence.slot or 0,)
             for position in range(part.start, part.stop)
             if (slot, position) in place

@@ -159,10 +159,8 @@ class Scheduler:
 
     def _fits(self, sequence: Sequence, shared: int) -> bool:
         """Whether its prompt fits beside what runs and what that still has to evaluate."""
-        coming = sum(other.num_pending for other in self._running)
-        return (
-            self._slots.cells + coming + len(sequence.tokens) - shared + _MARGIN <= self._capacity or not self._running
-        )
+        coming = sum(other.num_coming for other in self._running) + sequence.num_coming
+        return self._slots.cells + coming - shared + _MARGIN <= self._capacity or not self._running
 
     # ---- the next step
 

@@ -20,6 +20,8 @@ class Sequence:
         num_cached: prompt tokens that were found evaluated.
         slot: the KV memory's name for it, None while it waits.
         follows: the running sequence whose prefill it waits for, and up to where.
+        branches: continuations of the prompt that are still wanted, each from the prompt's end on.
+        trunk: the sequence whose prompt it continues for one step, when it is a branch.
     """
 
     uid: int
@@ -32,12 +34,19 @@ class Sequence:
     num_cached: int = 0
     slot: int | None = None
     follows: Leader | None = field(default=None, repr=False)
+    branches: list[tuple[int, ...]] = field(default_factory=list, repr=False)
+    trunk: Sequence | None = field(default=None, repr=False)
     is_finished: bool = False
     was_admitted: bool = False
 
     @property
     def num_pending(self) -> int:
         return len(self.tokens) - self.num_evaluated
+
+    @property
+    def num_coming(self) -> int:
+        """Cells that it needs before it can be done with what it has to evaluate: with its longest branch."""
+        return self.num_pending + max(map(len, self.branches), default=0)
 
     @property
     def is_prefilling(self) -> bool:

@@ -41,6 +41,12 @@ class LlamaBackend(LlamaModel):
             self.close()
             raise UnsupportedError(f"{path} is an encoder, which cannot generate text; load a decoder model")
 
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether a sequence has a state of its own, as large for one token as for thousands."""
+        api = self.api
+        return bool(api.llama_model_is_recurrent(self.pointer) or api.llama_model_is_hybrid(self.pointer))
+
     def make_context(self, *, kv_tokens: int, num_slots: int, unified: bool, kv_type: str) -> LlamaContext:
         return LlamaContext(
             self,

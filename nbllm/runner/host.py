@@ -127,7 +127,7 @@ class _Guest:
             self._greet(message)
         elif isinstance(message, messages.Cancel):
             self._cancel(message.id)
-        elif isinstance(message, messages.Generate | messages.Embed | messages.Score):
+        elif isinstance(message, messages.Submission):
             self._send(messages.Received(message.id))
             with self._lock:
                 self._tickets[message.id] = None

@@ -3,7 +3,7 @@
 client                            host
 Hello(protocol, token)     ->
                            <-     Welcome(info) | Refused(0, error)
-Generate|Embed|Score(id)   ->
+Generate|Embed|Score|Choose(id) ->
                            <-     Received(id)               at once: this process is not frozen
                            <-     Taken(id) | Refused(id, error)
                            <-     Piece(id, chunk) ...       the last of each answer has a finish_reason
@@ -20,12 +20,21 @@ from typing import Any
 import msgspec
 
 from nbllm import errors
-from nbllm.core import Chunk, EmbedRequest, EngineInfo, GenerateRequest, RenderedPrompt, Request, ScoreRequest
+from nbllm.core import (
+    ChoiceRequest,
+    Chunk,
+    EmbedRequest,
+    EngineInfo,
+    GenerateRequest,
+    RenderedPrompt,
+    Request,
+    ScoreRequest,
+)
 from nbllm.engine.interface import EngineStats
 from nbllm.errors import EngineError, InvalidRequestError, NbllmError
 from nbllm.runner.errors import ProtocolError
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True):
@@ -52,6 +61,11 @@ class Embed(_Message, tag="embed", frozen=True):
 class Score(_Message, tag="score", frozen=True):
     id: int
     request: ScoreRequest
+
+
+class Choose(_Message, tag="choose", frozen=True):
+    id: int
+    request: ChoiceRequest
 
 
 class Cancel(_Message, tag="cancel", frozen=True):
@@ -122,7 +136,7 @@ class Load(_Message, tag="load", frozen=True):
 
 Call = Tokenize | Detokenize | Render | Stats
 Result = Tokens | Text | Rendered | Load
-Submission = Generate | Embed | Score
+Submission = Generate | Embed | Score | Choose
 FromClient = Hello | Submission | Cancel | Call
 FromHost = Welcome | Received | Taken | Refused | Piece | Result
 
@@ -130,6 +144,8 @@ FromHost = Welcome | Received | Taken | Refused | Piece | Result
 def submission(id: int, request: Request) -> Submission:
     if isinstance(request, GenerateRequest):
         return Generate(id, request)
+    if isinstance(request, ChoiceRequest):
+        return Choose(id, request)
     return Embed(id, request) if isinstance(request, EmbedRequest) else Score(id, request)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from nbllm.core import Chunk, EmbedRequest, EngineInfo, GenerateRequest, ScoreRequest, TokenLogprob
 from nbllm.engine.interface import Engine, EngineStats, Ticket, aiter_chunks, iter_chunks, next_chunk
 from nbllm.errors import EngineError, NbllmError, ParameterError
+from nbllm.session.choosing import Choices, choice_request
 from nbllm.session.conversation import Conversation
 from nbllm.session.requests import Options, Prompt, messages
 from nbllm.session.response import Collector, Response, combined
@@ -208,6 +209,42 @@ class Model:
         _raise_unfinished(chunk)
         tokens = chunk.token_logprobs or ()
         return Score(sum(entry.logprob for entry in tokens), tokens)
+
+    def choose(
+        self,
+        prompt: Prompt,
+        choices: Iterable[str],
+        *,
+        system: str | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        reproducible: bool = False,
+        cache_prompt: bool = True,
+        timeout: float | None = None,
+    ) -> Choices:
+        """How likely the model is to answer with each of these texts, read from its logits: nothing is generated.
+
+        What is computed is the probability of the text and then of the end of the answer, so that "no" is not credited
+        with "nothing". A text is tokenized on its own, and how the model might spell it otherwise does not count.
+
+        Raises:
+            InvalidRequestError: the request cannot be done; the message says what to change.
+            TimeoutError: the timeout passed.
+        """
+        options = Options.of(
+            {
+                "system": system,
+                "template_options": template_options,
+                "reproducible": reproducible,
+                "cache_prompt": cache_prompt,
+                "timeout": timeout,
+            }
+        )
+        request = choice_request(prompt, choices, options)
+        found: dict[str, float] = {}
+        for chunk in iter_chunks(self._engine, request):
+            _raise_unfinished(chunk)
+            found[request.choices[chunk.index]] = sum(entry.logprob for entry in chunk.token_logprobs or ())
+        return Choices.of({choice: found[choice] for choice in request.choices})
 
     def count_tokens(self, prompt: Prompt, *, chat: bool | None = None) -> int:
         """Tokens of a text, or of messages as the chat template renders them.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from nbllm.core import (
+    ChoiceRequest,
     Chunk,
     EmbedRequest,
     EngineInfo,
@@ -28,6 +29,7 @@ from nbllm.errors import EngineClosedError, EngineError
 from nbllm.testing.toy import ToyBackend
 from nbllm.testing.vocabulary import (
     EMBEDDING_LENGTH,
+    IM_END,
     TOY_MODEL,
     noise,
 )
@@ -89,6 +91,8 @@ class ScriptedEngine:
     def enqueue(self, answer: Piece | Iterable[Piece], *, until_cancelled: bool = False) -> None:
         """Say what the next answer is; a request for `n` answers takes n of them.
 
+        A ChoiceRequest takes one, and finds that text likeliest among its choices; without any, the first.
+
         Args:
             answer: a text, an exception, or pieces: texts, chunks and, last, an exception that ends the answer. An
                 exception alone is raised by `submit`.
@@ -102,6 +106,8 @@ class ScriptedEngine:
             raise EngineClosedError("the model was closed; load it again with nbllm.load")
         self.requests.append(request)
         ticket = ScriptedTicket(on_chunk)
+        if isinstance(request, ChoiceRequest):
+            self._choose(request, ticket)
         for index, script in enumerate(self._next_scripts(request)):
             if len(script.pieces) == 1 and isinstance(script.pieces[0], BaseException):
                 raise script.pieces[0]
@@ -129,6 +135,22 @@ class ScriptedEngine:
     def close(self) -> None:
         self.is_closed = True
 
+    def _choose(self, request: ChoiceRequest, ticket: ScriptedTicket) -> None:
+        script = self._scripts.popleft() if self._scripts else _Script((), waits=False)
+        error = next((piece for piece in script.pieces if isinstance(piece, BaseException)), None)
+        if error is not None and len(script.pieces) == 1:
+            raise error
+        said = "".join(piece for piece in script.pieces if isinstance(piece, str)) or request.choices[0]
+        for index, choice in enumerate(request.choices):
+            chunk = _chosen(index, choice, -0.5 if choice == said else -5.0)
+            if error is not None:
+                chunk = replace(chunk, finish_reason="error", error=error, token_logprobs=None)
+            elif script.waits:
+                chunk = replace(chunk, finish_reason="interrupted", token_logprobs=None)
+            ticket.pending.append(chunk)
+        if not script.waits:
+            ticket.cancel()
+
     def _next_scripts(self, request: Request) -> list[_Script]:
         wanted = request.sampling.n if isinstance(request, GenerateRequest) else 0
         if wanted > len(self._scripts):
@@ -152,6 +174,15 @@ class ScriptedEngine:
         prompt = len(self.render(request).tokens) if isinstance(request, GenerateRequest) else 0
         usage = Usage(prompt_tokens=prompt, completion_tokens=tokens)
         yield Chunk(index=index, finish_reason=reason, error=error, usage=usage, timings=Timings(), seed=0)
+
+
+def _chosen(index: int, choice: str, logprob: float) -> Chunk:
+    """A choice whose likelihood is all in its first token."""
+    tokens = choice.encode("utf-8", "replace")
+    entries = [TokenLogprob(byte, bytes([byte]), 0.0 if place else logprob) for place, byte in enumerate(tokens)]
+    end = TokenLogprob(IM_END, b"", 0.0)
+    usage = Usage(prompt_tokens=len(tokens))
+    return Chunk(index=index, finish_reason="stop", token_logprobs=(*entries, end), usage=usage, timings=Timings())
 
 
 def _numbers(request: Request) -> Iterator[Chunk]:

@@ -66,6 +66,10 @@ class ToyBackend:
         }
         self._recommended = recommended or SamplingParams()
 
+    @property
+    def is_recurrent(self) -> bool:
+        return self.recurrent
+
     # ---- vocabulary
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:

@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nbllm.core import (
+    ChoiceRequest,
     Chunk,
     Constraint,
     EmbedRequest,
     GenerateRequest,
+    Message,
     Priority,
     Request,
     SamplingParams,
@@ -26,6 +28,7 @@ from nbllm.core import (
 )
 from nbllm.errors import ConstraintError, EngineClosedError, EngineDeadError, EngineError
 from nbllm.testing import ToyBackend
+from tests.engine.bruteforce import evaluated_alone
 from tests.engine.hand import Asked, Hand
 
 _CONTEXT = 96
@@ -81,12 +84,29 @@ _scores = st.builds(
     st.sampled_from(_PROMPTS),
     _priorities,
 )
+_choices = st.builds(
+    lambda text, choices, fixed, cached, priority, timeout: ChoiceRequest(
+        messages=(Message("user", text),),
+        choices=tuple(choices),
+        reproducible=fixed,
+        cache_prompt=cached,
+        priority=priority,
+        timeout_s=timeout,
+    ),
+    st.sampled_from(["a", _INSTRUCTION[:20]]),
+    st.lists(st.sampled_from(["no", "nothing", "n", "yes", "yet", "a longer answer"]), min_size=2, unique=True),
+    st.sampled_from([False, False, True]),
+    st.sampled_from([True, True, False]),
+    _priorities,
+    st.sampled_from([None, None, 0.05]),
+)
 _acts = st.lists(
     st.one_of(
         _generations,
         _generations,
         _embeddings,
         _scores,
+        _choices,
         st.integers(1, 6),
         st.integers(0, 20).map(lambda n: ("cancel", n)),
     ),
@@ -150,8 +170,17 @@ def _check_answer(one: Asked) -> None:
         for index, text in enumerate(request.texts):
             if one.last(index).finish_reason == "stop":
                 np.testing.assert_allclose(one.last(index).embedding, _alone_vector(text), atol=1e-6)
+    elif isinstance(request, ChoiceRequest):
+        _check_choices(one, request)
     elif one.last().finish_reason == "stop":
         assert one.last().token_logprobs == _alone_score(request)
+
+
+def _check_choices(one: Asked, request: ChoiceRequest) -> None:
+    assert all(len(chunks) == 1 for chunks in one.chunks.values())
+    if one.last().finish_reason == "stop":
+        found = [one.last(index).token_logprobs for index in range(len(request.choices))]
+        assert found == [evaluated_alone(request, choice) for choice in request.choices]
 
 
 @functools.lru_cache(maxsize=64)

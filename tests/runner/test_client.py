@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nbllm.core import Chunk, EmbedRequest, GenerateRequest, Message, SamplingParams, ScoreRequest
+from nbllm.core import ChoiceRequest, Chunk, EmbedRequest, GenerateRequest, Message, SamplingParams, ScoreRequest
 from nbllm.engine.interface import iter_chunks
 from nbllm.errors import EngineClosedError, EngineDeadError, EngineError, ParameterError
 from nbllm.runner import messages
@@ -74,7 +74,11 @@ def test_all_answers_come_to_their_end(engine: ScriptedEngine, remote: RemoteEng
 
 
 def test_numbers_are_the_engines(engine: ScriptedEngine, remote: RemoteEngine) -> None:
-    for request in (EmbedRequest(texts=("a", "b")), ScoreRequest(prompt="a", continuation="b")):
+    for request in (
+        EmbedRequest(texts=("a", "b")),
+        ScoreRequest(prompt="a", continuation="b"),
+        ChoiceRequest(messages=(Message("user", "q"),), choices=("a", "b")),
+    ):
         here, there = list(iter_chunks(engine, request)), list(iter_chunks(remote, request))
         for mine, its in zip(here, there, strict=True):
             assert mine.token_logprobs == its.token_logprobs

@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 
-from nbllm.core import Chunk, Constraint, EmbedRequest, GenerateRequest, Message, Request, SamplingParams, ScoreRequest
+from nbllm.core import (
+    ChoiceRequest,
+    Chunk,
+    Constraint,
+    EmbedRequest,
+    GenerateRequest,
+    Message,
+    Request,
+    SamplingParams,
+    ScoreRequest,
+)
 from nbllm.engine.interface import iter_chunks
 from nbllm.errors import (
     ContextOverflowError,
@@ -586,9 +596,11 @@ def test_submit_refuses_a_constraint_that_the_server_would_ignore(house: Playhou
         engine.submit(_hi(constraint=Constraint("regex", "a+")), lambda chunk: None)
 
 
-def test_score_and_render_are_not_to_be_had(house: Playhouse, engine: EndpointEngine) -> None:
+def test_score_choose_and_render_are_not_to_be_had(house: Playhouse, engine: EndpointEngine) -> None:
     with pytest.raises(UnsupportedError, match="score"):
         engine.submit(ScoreRequest(prompt="a", continuation="b"), lambda chunk: None)
+    with pytest.raises(UnsupportedError, match=r"chat\(choice="):
+        engine.submit(ChoiceRequest(messages=(Message("user", "q"),), choices=("a", "b")), lambda chunk: None)
     with pytest.raises(UnsupportedError, match="usage"):
         engine.render(_HI)
     assert not house.asked

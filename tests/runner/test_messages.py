@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nbllm.core import (
+    ChoiceRequest,
     Chunk,
     Constraint,
     EmbedRequest,
@@ -61,6 +62,10 @@ CHUNK = Chunk(
         pytest.param(GenerateRequest(tokens=(1, 2), prompt_logprobs=True), id="tokens"),
         pytest.param(EmbedRequest(texts=("a", "b"), timeout_s=1.0), id="embed"),
         pytest.param(ScoreRequest(prompt="", continuation="c", messages=(Message("user", "q"),)), id="score"),
+        pytest.param(
+            ChoiceRequest(messages=(Message("user", "q"),), choices=("a", "é"), template_options={"x": [1]}),
+            id="choose",
+        ),
     ],
 )
 def test_request_arrives_as_it_was_sent(request_: Request) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from nbllm.config import checked_base_url
 from nbllm.core import (
+    ChoiceRequest,
     EngineInfo,
     GenerateRequest,
     ModelInfo,
@@ -93,6 +94,11 @@ class EndpointEngine:
     def submit(self, request: Request, on_chunk: OnChunk) -> Job:
         if isinstance(request, ScoreRequest):
             raise UnsupportedError("score: another server does not say how likely a given text is; load the model here")
+        if isinstance(request, ChoiceRequest):
+            raise UnsupportedError(
+                "choose: another server does not say how likely each choice is; load the model here, or let it answer "
+                "one of them with chat(choice=...)"
+            )
         self._asker.check(request)
         job = Job(request, on_chunk, self._cancel)
         self._loop.run(self._asker.serve(job))
