@@ -1,0 +1,133 @@
+"""Work that outlives the cell which began it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from typing import Generic, NamedTuple, TypeVar
+
+from nbllm.frames.asks import Progress, RunOptions
+from nbllm.frames.durations import duration_text
+
+_T = TypeVar("_T")
+_LOOK_S = 0.5
+"""Waits are cut into such pieces, so that an interrupt gets through on every platform."""
+
+
+class JobProgress(NamedTuple):
+    """How many rows are finished, of how many."""
+
+    done: int
+    total: int
+
+
+class Job(Generic[_T]):
+    """A call that runs in a thread of its own. An interrupt of the cell does not end it; the end of the process does.
+
+    Args:
+        work: is called with a function that reports progress, and an event that asks it to end early.
+        total: rows, if that is known already.
+    """
+
+    def __init__(self, work: Callable[[Progress, threading.Event], _T], total: int = 0) -> None:
+        self._stop, self._finished = threading.Event(), threading.Event()
+        self._progress = JobProgress(0, total)
+        self._values: list[_T] = []
+        self._error: BaseException | None = None
+        self._started = time.monotonic()
+        self._took_s = 0.0
+        threading.Thread(target=self._run, args=(work,), name="nbllm-job", daemon=True).start()
+
+    def __repr__(self) -> str:
+        return f"<nbllm.Job {self._state()}>"
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, with a result, an error, or because it was cancelled."""
+        return self._finished.is_set()
+
+    @property
+    def progress(self) -> JobProgress:
+        return self._progress
+
+    def cancel(self) -> None:
+        """Ask it to end. What it has finished is in the cache; `result` says how it ended."""
+        self._stop.set()
+
+    def result(self, timeout: float | None = None) -> _T:
+        """Wait for the end, and give what the call would have given. An interrupt ends the wait only.
+
+        Args:
+            timeout: most seconds to wait; None waits for ever.
+
+        Raises:
+            TimeoutError: it runs on.
+            concurrent.futures.CancelledError: it was cancelled.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._finished.wait(_piece_s(deadline)):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"{self._state()}; it runs on")
+        if self._error is not None:
+            raise self._error
+        return self._values[0]
+
+    def _run(self, work: Callable[[Progress, threading.Event], _T]) -> None:
+        try:
+            self._values.append(work(self._report, self._stop))
+        except BaseException as error:  # noqa: BLE001  # `result` raises it, where somebody looks
+            self._error = error
+        finally:
+            self._took_s = time.monotonic() - self._started
+            self._finished.set()
+
+    def _report(self, done: int, total: int) -> None:
+        self._progress = JobProgress(done, total)
+
+    def _state(self) -> str:
+        done, total = self._progress
+        rows = f"{done:,}/{total:,} done"
+        if not self.done:
+            return f"{rows}, being cancelled" if self._stop.is_set() else rows + self._left(done, total)
+        if isinstance(self._error, CancelledError):
+            return f"cancelled, {rows}"
+        if self._error is not None:
+            return f"failed, {rows}: {type(self._error).__name__}: {self._error}"
+        return f"{rows} in {duration_text(self._took_s)}"
+
+    def _left(self, done: int, total: int) -> str:
+        if not 0 < done < total:
+            return ""
+        return f", about {duration_text((time.monotonic() - self._started) * (total - done) / done)} left"
+
+
+def in_background(options: RunOptions, work: Callable[[RunOptions, threading.Event], _T], total: int = 0) -> Job[_T]:
+    """A job for a call that runs a table.
+
+    Args:
+        work: what the call would have done; it is given the options and the event for `run`, with which nothing is
+            shown and the job is told of the progress.
+    """
+
+    def quietly(report: Progress, stop: threading.Event) -> _T:
+        return work(replace(options, background=False, progress=_both(report, options.progress)), stop)
+
+    return Job(quietly, total)
+
+
+def _both(report: Progress, other: bool | Progress | None) -> Progress:
+    if not callable(other):
+        return report
+
+    def both(done: int, total: int) -> None:
+        report(done, total)
+        other(done, total)
+
+    return both
+
+
+def _piece_s(deadline: float | None) -> float:
+    return _LOOK_S if deadline is None else max(0.0, min(_LOOK_S, deadline - time.monotonic()))
