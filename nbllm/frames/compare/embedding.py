@@ -1,0 +1,40 @@
+"""The similarity of answers to what was expected, as one model's embeddings have it."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from nbllm.core import EmbedRequest
+from nbllm.frames.asks import Ask, RunOptions
+from nbllm.frames.run import run
+from nbllm.frames.templates import is_null
+from nbllm.session.model import Model
+
+
+def similarities(
+    model: Model,
+    texts: Sequence[Any],
+    gold: Sequence[Any],
+    options: RunOptions,
+    *,
+    stop: threading.Event | None = None,
+) -> list[float]:
+    """The cosine of each text with what was expected; NaN where one of them is missing or cannot be embedded."""
+    both = [not (is_null(text) or is_null(want)) for text, want in zip(texts, gold, strict=True)]
+    pairs = zip(texts, gold, both, strict=True)
+    asks = [one if is_there else None for text, want, is_there in pairs for one in (text, want)]
+    outcomes = run(model, map(_ask, asks), len(asks), options, stop=stop)
+    vectors = [None if outcome is None else outcome.value for outcome in outcomes]
+    return [_cosine(one, other) for one, other in zip(vectors[::2], vectors[1::2], strict=True)]
+
+
+def _ask(text: Any) -> Ask | None:
+    return None if text is None or not str(text).strip() else Ask(EmbedRequest(texts=(str(text),), priority="batch"))
+
+
+def _cosine(one: Any, other: Any) -> float:
+    """Of unit vectors."""
+    return math.nan if one is None or other is None else float(one @ other)
