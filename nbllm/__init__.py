@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nbllm._version import __version__
+from nbllm.frames.register import register as _register_accessors
 
 if TYPE_CHECKING:
     from nbllm import errors as errors
     from nbllm.core import Chunk as Chunk
     from nbllm.core import Message as Message
     from nbllm.core import SamplingParams as SamplingParams
+    from nbllm.frames.compare.compare import compare as compare
+    from nbllm.frames.compare.replay import replay as replay
     from nbllm.frames.listing import models as models
+    from nbllm.frames.plain import amap as amap
+    from nbllm.frames.plain import map as map
+    from nbllm.session.cache import cache as cache
     from nbllm.session.connecting import connect as connect
     from nbllm.session.conversation import Conversation as Conversation
     from nbllm.session.loading import load as load
@@ -25,10 +31,15 @@ _HOMES = {
     "Model": "nbllm.session.model",
     "Response": "nbllm.session.response",
     "SamplingParams": "nbllm.core",
+    "amap": "nbllm.frames.plain",
+    "cache": "nbllm.session.cache",
+    "compare": "nbllm.frames.compare.compare",
     "connect": "nbllm.session.connecting",
     "errors": "nbllm",
     "load": "nbllm.session.loading",
+    "map": "nbllm.frames.plain",
     "models": "nbllm.frames.listing",
+    "replay": "nbllm.frames.compare.replay",
 }
 
 __all__ = [
@@ -39,11 +50,19 @@ __all__ = [
     "Response",
     "SamplingParams",
     "__version__",
+    "amap",
+    "cache",
+    "compare",
     "connect",
     "errors",
     "load",
+    "map",
     "models",
+    "replay",
 ]
+
+
+_register_accessors()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,3 @@
+from tests.loaded import smollm2
+
+__all__ = ["smollm2"]
