@@ -1,28 +1,21 @@
-"""What stands behind `%chat`: options first, then prose that is taken as it is.
-
-A quote begins a quoted value only where an option's value begins, so that the apostrophes of prose mean nothing.
-"""
+"""What stands behind `%chat`: options first, then prose that is taken as it is."""
 
 from __future__ import annotations
 
-import json
 import keyword
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 from IPython.core.error import UsageError
-from IPython.core.magic_arguments import argument, magic_arguments
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_OPTION = re.compile(r"(-[A-Za-z]|-{1,2}[A-Za-z][\w-]+)(=|(?=\s)|$)")
-_QUOTED = re.compile(r"""(?P<quote>["'])(?P<text>(?:\\.|(?!(?P=quote))[^\\])*+)(?P=quote)(?=\s|$)""", re.DOTALL)
-_WORD = re.compile(r"\S+")
+from nbllm.notebook.flags import Flag, Reader
+
 _STOP_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
-def _number(text: str) -> int | float | str:
+def as_number(text: str) -> int | float | str:
     """What is no number stays text, which the check of the parameter refuses with the words that were typed."""
     for kind in (int, float):
         try:
@@ -36,10 +29,15 @@ def _stop(text: str) -> str:
     return re.sub(r"\\[nt\\]", lambda match: _STOP_ESCAPES[match[0]], text)
 
 
-def _variable(text: str) -> str:
-    if not text.isidentifier() or keyword.iskeyword(text):
-        raise UsageError(f"--output takes the name of a variable, such as answer, not {text!r}")
-    return text
+def variable_for(flag: str) -> Callable[[str], str]:
+    """What reads the value of an option that takes the name of a variable."""
+
+    def convert(text: str) -> str:
+        if not text.isidentifier() or keyword.iskeyword(text):
+            raise UsageError(f"{flag} takes the name of a variable, such as answer, not {text!r}")
+        return text
+
+    return convert
 
 
 def _pair(flag: str, text: str) -> tuple[str, str]:
@@ -65,32 +63,8 @@ def _format(text: str) -> str:
     return text
 
 
-def as_value(text: str) -> Any:
-    """A value as JSON writes it, else the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 FORMATS = ("markdown", "text", "code", "json", "html")
 _MOST_CELLS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """An option of the magic. `metavar` names its value, or its two values; without one it is a switch."""
-
-    long: str
-    help: str
-    metavar: str | tuple[str, str] | None = None
-    short: str | None = None
-    convert: Callable[[str], Any] = str
-    repeatable: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.long.lstrip("-").replace("-", "_")
 
 
 FLAGS = (
@@ -101,19 +75,19 @@ FLAGS = (
     Flag("--no-history", "Ask without the conversation, and leave it as it is."),
     Flag("--continue", "Go on with the last answer where it was interrupted or cut short."),
     Flag("--trim", "Leave out the oldest turns when they do not fit into the context, and say so."),
-    Flag("--output", "Also put the Response into this variable.", "VAR", "-O", _variable),
+    Flag("--output", "Also put the Response into this variable.", "VAR", "-O", variable_for("--output")),
     Flag("--extract", "Put the code of the answer into the next cell.", None, "-x"),
     Flag("--usage", "Show all figures under the answer.", None, "-u"),
     Flag("--option", "Any option of Model.chat by its name.", ("NAME", "VALUE"), "-o", str, True),
     Flag("--schema", "The answer is JSON of this form: 'name, age int', a JSON Schema, or a variable.", "FORM"),
-    Flag("--temperature", "0 is greedy, 1 the model's own distribution.", "NUMBER", convert=_number),
-    Flag("--top-p", "Choose from the likeliest tokens that make up this share; 1 is off.", "NUMBER", convert=_number),
-    Flag("--top-k", "Choose from this many of the likeliest tokens; 0 is off.", "COUNT", convert=_number),
-    Flag("--min-p", "Leave out tokens below this share of the likeliest; 0 is off.", "NUMBER", convert=_number),
-    Flag("--max-tokens", "The most tokens to generate.", "COUNT", convert=_number),
-    Flag("--seed", "The same seed makes the same choices.", "NUMBER", convert=_number),
+    Flag("--temperature", "0 is greedy, 1 the model's own distribution.", "NUMBER", convert=as_number),
+    Flag("--top-p", "Choose from the likeliest tokens that make up this share; 1 is off.", "NUMBER", convert=as_number),
+    Flag("--top-k", "Choose from this many of the likeliest tokens; 0 is off.", "COUNT", convert=as_number),
+    Flag("--min-p", "Leave out tokens below this share of the likeliest; 0 is off.", "NUMBER", convert=as_number),
+    Flag("--max-tokens", "The most tokens to generate.", "COUNT", convert=as_number),
+    Flag("--seed", "The same seed makes the same choices.", "NUMBER", convert=as_number),
     Flag("--stop", r"End the answer before this text (\n is a new line); may be repeated.", "TEXT", None, _stop, True),
-    Flag("--timeout", "Seconds for everything; the text so far is kept.", "SECONDS", convert=_number),
+    Flag("--timeout", "Seconds for everything; the text so far is kept.", "SECONDS", convert=as_number),
     Flag("--reproducible", "The same text for the same request, whatever else runs; slower."),
     Flag("--raw", "Send the text as it is: no {variables}."),
     Flag("--format", f"How the answer is shown: {', '.join(FORMATS)}.", "NAME", convert=_format),
@@ -124,7 +98,7 @@ FLAGS = (
     Flag("--context", "Send the last N cells and their outputs along.", "N", convert=_count),
     Flag("--cache", "Answer an unchanged cell from disk."),
 )
-_BY_FLAG = {flag: spec for spec in FLAGS for flag in (spec.long, spec.short) if flag}
+_READER = Reader("%chat", FLAGS)
 _RENAMED = {"continue": "goes_on"}
 _OPPOSITES = ("--think", "--no-think")
 
@@ -169,26 +143,7 @@ class ChatArguments:
 _OWN = tuple(spec.name for spec in fields(ChatArguments) if spec.name not in ("prompt", "options"))
 
 
-def chat_arguments(function: _Function) -> _Function:
-    """Give a magic the options as its manual, which `%chat?` shows."""
-    prompt = _argument("prompt", nargs="*", help="The rest of the line as it is, or the lines below %%%%chat.")
-    decorated = prompt(function)
-    for spec in reversed(FLAGS):
-        names = [name for name in (spec.short, spec.long) if name]
-        kind = _kind(spec)
-        decorated = _argument(*names, help=spec.help, **kind)(decorated)
-    manual: Callable[[_Function], _Function] = magic_arguments("chat")  # type: ignore[no-untyped-call]
-    return manual(decorated)
-
-
-def _kind(spec: Flag) -> dict[str, Any]:
-    if spec.metavar is None:
-        return {"action": "store_true"}
-    return {"metavar": spec.metavar} if isinstance(spec.metavar, str) else {"metavar": spec.metavar, "nargs": 2}
-
-
-def _argument(*names: str, **options: Any) -> Callable[[_Function], _Function]:
-    return argument(*names, **options)  # type: ignore[no-untyped-call]  # IPython's is untyped
+chat_arguments = _READER.manual("prompt", "The rest of the line as it is, or the lines below %%%%chat.")
 
 
 def parse(line: str, cell: str | None = None) -> ChatArguments:
@@ -197,42 +152,12 @@ def parse(line: str, cell: str | None = None) -> ChatArguments:
     Raises:
         UsageError: an option is unknown or lacks its value; the message says what to type instead.
     """
-    values, rest = _split(line)
+    found, rest = _READER.leading(line)
+    values = _merged(found)
     if cell is not None and rest:
         raise UsageError(f"%%chat takes options here, and the question in the lines below; {rest!r} is neither")
     own = {name: values.pop(name) for name in _OWN if name in values}
     return ChatArguments(prompt=(rest if cell is None else cell).strip(), options=values, **own)
-
-
-def _split(line: str) -> tuple[dict[str, Any], str]:
-    """The values of the leading options, and the prose after them."""
-    found: dict[str, list[Any]] = {}
-    rest = line.strip()
-    while rest:
-        if rest == "--" or rest.startswith("-- "):
-            rest = rest[2:].strip()
-            break
-        match = _OPTION.match(rest)
-        if match is None:
-            break
-        spec = _BY_FLAG.get(match[1]) or _unknown(match[1])
-        value, rest = _taken(spec, match, rest[match.end() :])
-        found.setdefault(spec.name, []).append(value)
-        rest = rest.lstrip()
-    return _merged(found), rest
-
-
-def _taken(spec: Flag, match: re.Match[str], rest: str) -> tuple[Any, str]:
-    """The value of an option that was just read, and what follows it."""
-    if spec.metavar is None:
-        if match[2]:
-            raise UsageError(f"{match[1]} is a switch and takes no value")
-        return True, rest
-    text, rest = _value(match[1], rest if match[2] else rest.lstrip())
-    if isinstance(spec.metavar, str):
-        return spec.convert(text), rest
-    second, rest = _value(match[1], rest.lstrip())
-    return (text, as_value(second)), rest
 
 
 def _merged(found: dict[str, list[Any]]) -> dict[str, Any]:
@@ -255,29 +180,3 @@ def _not_own(name: str, value: Any) -> Any:
     if name in _OWN:
         raise UsageError(f"-o {name} has an option of its own; %chat? lists it")
     return value
-
-
-def _value(flag: str, rest: str) -> tuple[str, str]:
-    if quoted := _QUOTED.match(rest):
-        return re.sub(r"\\([\"'])", r"\1", quoted["text"]), rest[quoted.end() :]
-    word = _WORD.match(rest)
-    if word is None:
-        metavar = _BY_FLAG[flag].metavar or ""
-        wanted = metavar if isinstance(metavar, str) else " ".join(metavar)
-        raise UsageError(f"{flag} needs a value: {flag} {wanted}")
-    if word[0][0] in "\"'":
-        raise UsageError(f"the quote after {flag} is not closed, or text follows it without a space: {word[0]}")
-    return word[0], rest[word.end() :]
-
-
-def _unknown(flag: str) -> NoReturn:
-    import difflib
-
-    names = list(_BY_FLAG)
-    is_glued = flag[1] != "-" and flag[:2] in _BY_FLAG
-    close = difflib.get_close_matches(f"--{flag.lstrip('-')}", names, n=1, cutoff=0.8 if is_glued else 0.5)
-    if close:
-        raise UsageError(f"%chat has no option {flag}; did you mean {close[0]}? (%chat? lists them)")
-    if is_glued:
-        raise UsageError(f"%chat has no option {flag}; write {flag[:2]} {flag[2:]}, or -- before such a text")
-    raise UsageError(f"%chat has no option {flag}; type %chat? for the list, or -- before text that starts with -")

@@ -19,7 +19,7 @@ from nbllm.notebook.manage import SWITCH
 from nbllm.session import options
 
 if TYPE_CHECKING:
-    from nbllm.notebook.arguments import Flag
+    from nbllm.notebook.flags import Flag
 
 OPTIONS = tuple(name for name in options.OPTIONS if name != "system")
 """What `-o` takes: the options of Model.chat, but for `system`, which is an option of the magic."""
@@ -30,6 +30,7 @@ _VALUES = {
     "--template": "templates",
     "--option": "options",
     "--output": "variables",
+    "--data": "variables",
     "--format": "formats",
 }
 _ARGUMENTS = {
@@ -44,7 +45,9 @@ _ARGUMENTS = {
 }
 _FIXED: Mapping[str, Sequence[str]] = {"options": OPTIONS, "formats": FORMATS, "switch": SWITCH, "key": ("--key",)}
 _LINE = re.compile(r"\s*+(?:(?:[\w.,()\[\]'\" *]++=\s*+)?%|%%)(?P<magic>\w++)[ \t]+(?P<rest>.*)")
-_PROSE = re.compile(r"\s*%%chat\b")
+_PROSE = re.compile(r"\s*%%(?:chat|compare)\b")
+_WORDS = {"compare": "models"}
+"""What besides options stands on the line of a magic."""
 _OPTION = re.compile(r"(-{1,2}[A-Za-z][\w-]*)[=\s]")
 _BEGUN = re.compile(r"-{0,2}|-{1,2}[A-Za-z][\w-]*")
 _VALUE = re.compile(r"""(?P<quote>["'])(?:\\.|(?!(?P=quote))[^\\])*+(?P=quote)\s|[^"'\s]\S*\s""")
@@ -155,11 +158,11 @@ def _spot(context: CompletionContext, sources: Sources) -> _Spot | None:
     if line["magic"] == "llm":
         return _command_spot(line["rest"])
     flags = sources.flags.get(line["magic"])
-    return None if flags is None else _flag_spot(line["rest"], flags)
+    return None if flags is None else _flag_spot(line["rest"], flags, _WORDS.get(line["magic"]))
 
 
 def _is_body(context: CompletionContext) -> bool:
-    """Whether the line is prose of a `%%chat` cell, or a cell magic that does not begin its cell."""
+    """Whether the line is prose below `%%chat` or `%%compare`, or a cell magic that does not begin its cell."""
     above = [line for line in context.full_text.split("\n")[: context.cursor_line] if line.strip()]
     return bool(above) and (bool(_PROSE.match(above[0])) or context.line_with_cursor.lstrip().startswith("%%"))
 
@@ -172,10 +175,21 @@ def _command_spot(rest: str) -> _Spot | None:
     return None if _VALUE.match(argument) else _Spot(_ARGUMENTS.get(command, ""), argument)
 
 
-def _flag_spot(rest: str, flags: Sequence[Flag]) -> _Spot | None:
-    """Behind the options that are complete: one that is begun, or the value of the last. None is prose."""
+def _flag_spot(rest: str, flags: Sequence[Flag], words: str | None) -> _Spot | None:
+    """Behind what is complete: an option or a word that is begun, or the value of the last option. None is prose.
+
+    Args:
+        words: what stands among the options, None where the first word that is none begins the prose.
+    """
     by_name = {name: flag for flag in flags for name in (flag.long, flag.short) if name}
-    while option := _OPTION.match(rest := rest.lstrip()):
+    while rest := rest.lstrip():
+        option = _OPTION.match(rest)
+        if option is None:
+            word = _VALUE.match(rest) if words else None
+            if word is None:
+                break
+            rest = rest[word.end() :]
+            continue
         flag = by_name.get(option[1])
         if flag is None:
             return None
@@ -186,7 +200,9 @@ def _flag_spot(rest: str, flags: Sequence[Flag]) -> _Spot | None:
             if value is None:
                 return _Spot(kind, rest)
             rest = rest[value.end() :]
-    return _Spot("flags", rest, flags) if _BEGUN.fullmatch(rest) else None
+    if _BEGUN.fullmatch(rest) and (rest or not words):
+        return _Spot("flags", rest, flags)
+    return _Spot(words, rest) if words else None
 
 
 def _value_kinds(flag: Flag) -> list[str]:

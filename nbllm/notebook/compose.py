@@ -56,12 +56,13 @@ class Composer:
         if template is None:
             if asked.parameter:
                 raise ParameterError("-p", "gives values to a template; name one with -t NAME (%llm templates)")
-            return text if asked.raw else self._interpolated(text)
-        filled = text if asked.raw else self._interpolated(text)
-        values = asked.parameter if asked.raw else {name: self._interpolated(v) for name, v in asked.parameter.items()}
+            return text if asked.raw else self.interpolated(text)
+        filled = text if asked.raw else self.interpolated(text)
+        values = asked.parameter if asked.raw else {name: self.interpolated(v) for name, v in asked.parameter.items()}
         return template.fill(values, filled)
 
-    def _interpolated(self, text: str) -> str:
+    def interpolated(self, text: str) -> str:
+        """The text with the notebook's variables in their places."""
         if "{" not in text:
             return text
         from nbllm.notebook.interpolation import interpolate
@@ -87,7 +88,7 @@ class Composer:
 
     def _system(self, asked: ChatArguments, template: Template | None) -> str | None:
         if asked.system is not None:
-            return asked.system if asked.raw else self._interpolated(asked.system)
+            return asked.system if asked.raw else self.interpolated(asked.system)
         if template is not None and template.system is not None:
             return template.system
         return None
@@ -97,12 +98,12 @@ class Composer:
         if asked.schema is not None:
             if "response_format" in asked.options:
                 raise ParameterError("--schema", "says the same thing as -o response_format; give one of them")
-            options["response_format"] = self._schema(asked.schema)
+            options["response_format"] = self.schema(asked.schema)
         if asked.think is not None:
             options["template_options"] = {**options.get("template_options", {}), "enable_thinking": asked.think}
         return options
 
-    def _schema(self, text: str) -> Any:
+    def schema(self, text: str) -> Any:
         """A schema in words, or the variable that holds one: a dict, a list of choices or a pydantic model."""
         if text.isidentifier() and text in self._shell.user_ns:
             return _form(text, self._shell.user_ns[text])

@@ -6,6 +6,7 @@ from typing import Any
 
 from nbllm.notebook import completion
 from nbllm.notebook.arguments import FLAGS
+from nbllm.notebook.compare_arguments import FLAGS as COMPARE_FLAGS
 from nbllm.notebook.desk import Desk
 from nbllm.notebook.magics import NOT_FOR_CODE, ChatMagics
 from nbllm.notebook.models import Models, SessionModels
@@ -13,7 +14,7 @@ from nbllm.notebook.next_input import NextInput
 from nbllm.notebook.question import keep_question_marks
 from nbllm.notebook.seen import Seen
 from nbllm.notebook.settings import NbLLM
-from nbllm.notebook.shown import RESPONSE, Shown
+from nbllm.notebook.shown import KINDS, Shown
 
 _NAME = ChatMagics.__name__
 
@@ -33,7 +34,8 @@ def load_ipython_extension(shell: Any, models: Models | None = None) -> None:
     shell.register_magics(magics)
     shell.configurables.append(desk.settings)
     shell.input_transformers_cleanup.append(keep_question_marks)
-    shell.display_formatter.ipython_display_formatter.for_type(RESPONSE, desk.shown.display)
+    for kind in KINDS:
+        shell.display_formatter.ipython_display_formatter.for_type(kind, desk.shown.display)
     desk.seen.register()
     completion.register(shell, _sources(magics))
 
@@ -54,7 +56,8 @@ def unload_ipython_extension(shell: Any) -> None:
     shell.configurables.remove(magics)
     shell.configurables.remove(magics.desk.settings)
     shell.input_transformers_cleanup.remove(keep_question_marks)
-    shell.display_formatter.ipython_display_formatter.pop(RESPONSE, None)
+    for kind in KINDS:
+        shell.display_formatter.ipython_display_formatter.pop(kind, None)
 
 
 def _sources(magics: ChatMagics) -> completion.Sources:
@@ -62,7 +65,12 @@ def _sources(magics: ChatMagics) -> completion.Sources:
     desk = magics.desk
     code_flags = [spec for spec in FLAGS if spec.name not in NOT_FOR_CODE]
     return completion.Sources(
-        flags={"chat": FLAGS, "explain": FLAGS, **dict.fromkeys(("fix", "doc", "test"), code_flags)},
+        flags={
+            "chat": FLAGS,
+            "explain": FLAGS,
+            "compare": COMPARE_FLAGS,
+            **dict.fromkeys(("fix", "doc", "test"), code_flags),
+        },
         commands=magics.manager.commands,
         models=_model_names,
         conversations=desk.conversations.names,

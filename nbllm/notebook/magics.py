@@ -11,10 +11,13 @@ from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, 
 
 from nbllm.errors import InvalidRequestError
 from nbllm.notebook.arguments import ChatArguments, chat_arguments, parse
+from nbllm.notebook.compare_arguments import compare_arguments, parse_compare
 from nbllm.notebook.compose import Composer
 from nbllm.notebook.manage import MANUAL, Manager
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nbllm.notebook.desk import Desk
     from nbllm.session.response import Response
 
@@ -52,6 +55,23 @@ class ChatMagics(Magics):
         what there is of it. The answer is also the cell's value: _, Out[n], r = %chat ...
         """
         return self._run(self._composer.compose(parse(line, cell)))
+
+    @no_var_expand
+    @cell_magic
+    @compare_arguments
+    def compare(self, line: str, cell: str) -> pd.DataFrame:
+        """Ask several models the same, and see their answers side by side.
+
+        %%compare MODEL MODEL [options], and the prompt below; a line --- stands between two prompts. Options with
+        several values, such as --temperature 0,0.8, are tried in every combination. {name} is a variable as in
+        %%chat, or with --data VAR a column of that table, each of whose rows is a case. The models run one after the
+        other, and one that was not loaded before is closed again. The DataFrame is the cell's value: _, Out[n], -O VAR.
+        """
+        from nbllm.notebook.comparing import Comparing
+
+        frame = Comparing(parse_compare(line, cell), self.desk, self._composer).run()
+        self.desk.shown.note(frame)
+        return frame
 
     @no_var_expand
     @line_magic

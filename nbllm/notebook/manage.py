@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 
 from nbllm.errors import EngineError
-from nbllm.notebook.arguments import as_value
+from nbllm.notebook.flags import as_value
 from nbllm.notebook.history import counted
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from nbllm.notebook import manage
-from nbllm.notebook.arguments import FLAGS, Flag
+from nbllm.notebook.arguments import FLAGS
+from nbllm.notebook.flags import Flag
 from nbllm.notebook.magics import NOT_FOR_CODE, ChatMagics
 from nbllm.notebook.settings import NbLLM
 from nbllm.server import failures
