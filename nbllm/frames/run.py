@@ -6,10 +6,11 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from itertools import islice
+from typing import Generic, TypeVar
 
 from nbllm.core import EmbedRequest, GenerateRequest
 from nbllm.errors import NbllmError
@@ -19,7 +20,7 @@ from nbllm.frames.landing import Flight
 from nbllm.frames.progress import Meter
 from nbllm.session.model import Model
 
-__all__ = ["Ask", "OnError", "OnInterrupt", "Outcome", "Progress", "RunOptions", "row_seed", "run"]
+__all__ = ["Ask", "OnError", "OnInterrupt", "Outcome", "Progress", "RunOptions", "reduced", "row_seed", "run"]
 
 _CHUNK = 10_000
 _WINDOW = 256
@@ -28,6 +29,7 @@ _LOOK_S = 0.25
 _WATCH_S = 0.05
 _LAST_WORDS_S = 2.0
 _logger = logging.getLogger("nbllm")
+_Kept = TypeVar("_Kept")
 
 
 def run(
@@ -53,27 +55,47 @@ def run(
         KeyboardInterrupt: it was interrupted; what is finished is in the cache, and it was said how much that is.
         concurrent.futures.CancelledError: `stop` was set, likewise. With on_interrupt="return" neither is raised.
     """
-    return _Run(model, total, options, stop or threading.Event()).run(asks)
+    return reduced(model, asks, total, options, lambda outcome: outcome, stop=stop)
 
 
-class _Run:
+def reduced(
+    model: Model,
+    asks: Iterable[Ask | NbllmError | None],
+    total: int,
+    options: RunOptions,
+    reduce: Callable[[Outcome], _Kept],
+    *,
+    stop: threading.Event | None = None,
+) -> list[_Kept | None]:
+    """`run`, of whose outcomes no more is kept than what `reduce` makes of each: a million whole ones are gigabytes."""
+    return _Run(model, total, options, reduce, stop or threading.Event()).run(asks)
+
+
+class _Run(Generic[_Kept]):
     """One run. A row's place is open until its key's outcome is there."""
 
-    def __init__(self, model: Model, total: int, options: RunOptions, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        model: Model,
+        total: int,
+        options: RunOptions,
+        reduce: Callable[[Outcome], _Kept],
+        stop: threading.Event,
+    ) -> None:
         info = model.info  # of a model on another server, asking costs a request
         self._engine, self._name, self._num_slots = model.engine, info.model.name, info.max_sequences
-        self._options, self._stop = options, stop
+        self._options, self._reduce, self._stop = options, reduce, stop
         self._total, self._num_asked = total, total if options.limit is None else min(total, options.limit)
         self._keeping = Keeping(model, options.cache)
         self._meter = Meter(self._num_asked, options.progress)
         self._inbox: queue.SimpleQueue[Flight] = queue.SimpleQueue()
         self._flights: dict[str, Flight] = {}
-        self._outcomes: list[Outcome | None] = []
+        self._kept: list[_Kept | None] = []
         self._places: dict[str, list[int]] = {}
-        self._seen: dict[bytes, Outcome] = {}
-        self._num_failed, self._first_failed = 0, -1
+        self._seen: dict[bytes, int] = {}  # the first row that asked it
+        self._failed: dict[int, NbllmError] = {}
 
-    def run(self, asks: Iterable[Ask | NbllmError | None]) -> list[Outcome | None]:
+    def run(self, asks: Iterable[Ask | NbllmError | None]) -> list[_Kept | None]:
         try:
             for chunk in _chunks(islice(asks, self._num_asked)):
                 self._answer(chunk)
@@ -92,7 +114,7 @@ class _Run:
         finally:
             self._meter.close()
         self._tell_of_errors()
-        return self._outcomes + [None] * (self._total - len(self._outcomes))
+        return self._kept + [None] * (self._total - len(self._kept))
 
     def _answer(self, chunk: list[Ask | NbllmError | None]) -> None:
         asks = self._opened(chunk)
@@ -100,7 +122,7 @@ class _Run:
             del asks[key]
             self._settle(key, outcome)
         waiting = sorted(asks.items(), key=_beginning, reverse=True)
-        self._meter.expect(len(waiting), len(chunk), self._num_asked - len(self._outcomes))
+        self._meter.expect(len(waiting), len(chunk), self._num_asked - len(self._kept))
         while waiting or self._flights:
             self._fill(waiting)
             self._receive()
@@ -109,30 +131,31 @@ class _Run:
         """The different requests of the chunk that were not asked before; their rows wait for them."""
         asks: dict[str, Ask] = {}
         num_settled = 0
-        for ask in chunk:
-            outcome = None if ask is None else self._known(len(self._outcomes), ask, asks)
-            self._outcomes.append(outcome)
-            num_settled += ask is None or outcome is not None
+        for place, ask in enumerate(chunk, len(self._kept)):
+            self._kept.append(None)
+            num_settled += ask is None or self._is_known(place, ask, asks)
         self._meter.advance(num_settled)
         self._look_for_stop()
         return asks
 
-    def _known(self, place: int, ask: Ask | NbllmError, asks: dict[str, Ask]) -> Outcome | None:
-        """The row's outcome if there is one already; else the row waits for it."""
-        if not isinstance(ask, Ask):
-            self._note_error(ask, [place])
-            return _failed(ask)
+    def _is_known(self, place: int, ask: Ask | NbllmError, asks: dict[str, Ask]) -> bool:
+        """Whether the row's outcome is there already; else the row waits for it."""
         try:
+            if not isinstance(ask, Ask):
+                raise ask
             key = self._keeping.key(ask)
         except NbllmError as error:
-            return self._known(place, error, asks)
-        seen = self._seen.get(_short(key))
-        if seen is None:
+            self._keep(_failed(error), [place])
+            return True
+        first = self._seen.get(_short(key))
+        if first is None:
             asks.setdefault(key, ask)
             self._places.setdefault(key, []).append(place)
-        elif seen.error is not None:
-            self._note_error(seen.error, [place])
-        return seen
+            return False
+        self._kept[place] = self._kept[first]
+        if first in self._failed:
+            self._note_error(self._failed[first], [place])
+        return True
 
     def _fill(self, waiting: list[tuple[str, Ask]]) -> None:
         """Hand over what comes next, which stands at the end."""
@@ -169,19 +192,22 @@ class _Run:
         self._settle(flight.key, landed.outcome, computed=True)
 
     def _settle(self, key: str, outcome: Outcome, *, computed: bool = False) -> None:
-        places = self._places.pop(key, [])
-        self._seen[_short(key)] = outcome
-        for place in places:
-            self._outcomes[place] = outcome
+        places = self._places.pop(key)
+        self._seen[_short(key)] = places[0]
+        self._keep(outcome, places)
         self._meter.advance(len(places), computed=int(computed))
-        if outcome.error is not None and places:
+
+    def _keep(self, outcome: Outcome, places: list[int]) -> None:
+        kept = self._reduce(outcome)
+        for place in places:
+            self._kept[place] = kept
+        if outcome.error is not None:
             self._note_error(outcome.error, places)
 
     def _note_error(self, error: NbllmError, places: list[int]) -> None:
         if self._options.on_error == "raise":
             raise error
-        first = min(places) if self._num_failed == 0 else min(self._first_failed, *places)
-        self._num_failed, self._first_failed = self._num_failed + len(places), first
+        self._failed |= dict.fromkeys(places, error)
 
     def _look_for_stop(self) -> None:
         if self._stop.is_set():
@@ -205,13 +231,13 @@ class _Run:
                     self._land(flight)
 
     def _tell_of_errors(self) -> None:
-        if not self._num_failed or self._options.on_error != "keep":
+        if not self._failed or self._options.on_error != "keep":
             return
-        first = self._outcomes[self._first_failed]
-        error = None if first is None else first.error
+        first = min(self._failed)
+        error = self._failed[first]
         _logger.warning(
             "%s of %s rows failed; the first is row %s: %s: %s",
-            f"{self._num_failed:,}", f"{self._num_asked:,}", f"{self._first_failed:,}", type(error).__name__, error,
+            f"{len(self._failed):,}", f"{self._num_asked:,}", f"{first:,}", type(error).__name__, error,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbllm.errors import NbllmError
 from nbllm.frames.asks import Ask, Outcome, RunOptions
-from nbllm.frames.run import run
+from nbllm.frames.run import reduced, run
 from nbllm.frames.using import model_of
 from nbllm.frames.verbs.plan import Plan
 from nbllm.frames.verbs.settings import Settings
@@ -32,6 +32,10 @@ DETAILS: Mapping[str, str] = {
     "cached": "boolean",
 }
 """What is told of each answer, and the columns' dtypes; their names begin with the plan's base."""
+
+
+_Row = tuple[Sequence[Any], Sequence[Any]]
+"""A row's values of the new columns, and of the details."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +65,35 @@ def compute(
     limit = len(source.frame) if options.limit is None else int(options.limit)
     asked = source.frame.iloc[:limit][list(plan.uses)]
     present = asked.notna().all(axis=1).to_numpy()
-    outcomes: list[Outcome | None] = []
-    if present.any():
-        total = len(asked) * plan.num_requests
-        asks = _asks(plan, asked, present)
-        outcomes = run(model_of(settings.model), asks, total, replace(options, limit=None), stop=stop)
     told = DETAILS if settings.details else {ERROR: DETAILS[ERROR]}
-    return _columns(plan, source.frame.index, outcomes, told)
+    rows: list[_Row | None] = []
+    if present.any():
+        asks = _asks(plan, asked, present)
+        rows = _rows(plan, len(told), settings.model, asks, len(asked), replace(options, limit=None), stop)
+    return _columns(plan, source.frame.index, rows, told)
+
+
+def _rows(
+    plan: Plan,
+    num_told: int,
+    model: Any,
+    asks: Iterator[Ask | NbllmError | None],
+    num_rows: int,
+    options: RunOptions,
+    stop: threading.Event | None,
+) -> list[_Row | None]:
+    """Each row's values, and as much of the details as is wanted: those of a million rows are large."""
+
+    def row(*outcomes: Outcome) -> _Row:
+        return _values(plan, outcomes), _details(outcomes)[:num_told]
+
+    if plan.num_requests == 1:
+        return reduced(model_of(model), asks, num_rows, options, row, stop=stop)
+    several = run(model_of(model), asks, num_rows * plan.num_requests, options, stop=stop)
+    groups = zip(*[iter(several)] * plan.num_requests, strict=True)
+    known = ([outcome for outcome in group if outcome is not None] for group in groups)
+    # An interrupt may come between a row's requests.
+    return [row(*outcomes) if len(outcomes) == plan.num_requests else None for outcomes in known]
 
 
 def _asks(plan: Plan, asked: pd.DataFrame, present: NDArray[np.bool_]) -> Iterator[Ask | NbllmError | None]:
@@ -81,17 +107,11 @@ def _asks(plan: Plan, asked: pd.DataFrame, present: NDArray[np.bool_]) -> Iterat
             yield from [error] * plan.num_requests
 
 
-def _columns(plan: Plan, index: pd.Index[Any], outcomes: Sequence[Outcome | None], told: Mapping[str, str]) -> Computed:
-    """The new columns, and as much of the details as is wanted: those of a million rows are large."""
+def _columns(plan: Plan, index: pd.Index[Any], rows: Sequence[_Row | None], told: Mapping[str, str]) -> Computed:
     import numpy as np
 
-    values: list[Sequence[Any]] = []
-    details: list[Sequence[Any]] = []
-    for row in zip(*[iter(outcomes)] * plan.num_requests, strict=True):
-        known = [outcome for outcome in row if outcome is not None]
-        is_whole = len(known) == len(row)  # an interrupt may come between a row's requests
-        values.append(_values(plan, known) if is_whole else [None] * len(plan.columns))
-        details.append(_details(known)[: len(told)] if is_whole else [None] * len(told))
+    nothing: _Row = [None] * len(plan.columns), [None] * len(told)
+    values, details = zip(*(row or nothing for row in rows), strict=True) if rows else ((), ())
     names = {f"{plan.base}_{name}": dtype for name, dtype in told.items()}
     failed = np.zeros(len(index), bool)
     failed[: len(details)] = [row[0] is not None for row in details]
