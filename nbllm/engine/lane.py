@@ -14,7 +14,7 @@ from nbllm.engine.branches import Branches
 from nbllm.engine.flight import Flight
 from nbllm.engine.jobs import Job
 from nbllm.engine.likelihoods import Output
-from nbllm.engine.pace import Pace
+from nbllm.engine.pace import TARGET_S, UNWATCHED_S, Pace
 from nbllm.engine.report import Counters, StepReport
 from nbllm.engine.residents import Residents
 from nbllm.engine.rows import outputs, padding, rows
@@ -221,7 +221,8 @@ class Lane:
         while (victim := self._scheduler.overflowing()) is not None:
             self._move_out(victim)
         decoding = self._scheduler.decoding
-        budget = self._pace.budget(len(decoding))
+        is_watched = any(sequence.priority == "interactive" for sequence in self._scheduler.running)
+        budget = self._pace.budget(len(decoding), TARGET_S if is_watched else UNWATCHED_S)
         coming = sum(one.num_pending for one in decoding)
         free = self._context.pool_capacity - self._slots.cells - coming
         room = max(1, min(budget, free))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 TARGET_S = 0.13
 """What a step is sized for. People notice 200 ms, and a step may take half as long again as was expected."""
+UNWATCHED_S = 0.2
+"""What a step is sized for while only a table's rows run: larger steps evaluate prompts with less effort a token, and
+whoever comes now waits for one of them at most."""
 _FIRST_BUDGET = 32
 _SMALLEST_BUDGET = 4
 _GROWTH = 4
@@ -24,11 +27,11 @@ class Pace:
         self._per_token_s: float | None = None
         self._decode_s: dict[int, float] = {}
 
-    def budget(self, num_decoding: int) -> int:
+    def budget(self, num_decoding: int, target_s: float = TARGET_S) -> int:
         """Prompt tokens for a step in which `num_decoding` sequences decode."""
         if self._per_token_s is None:
             return _FIRST_BUDGET
-        left_s = TARGET_S - self._decoding_s(num_decoding)
+        left_s = target_s - self._decoding_s(num_decoding)
         fitting = int(left_s / max(self._per_token_s, _LEAST_S))
         self._budget = max(_SMALLEST_BUDGET, min(fitting, self._budget * _GROWTH, self._largest))
         return self._budget

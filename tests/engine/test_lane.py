@@ -26,6 +26,7 @@ from nbllm.core import (
     ScoreRequest,
     Usage,
 )
+from nbllm.engine.pace import TARGET_S, UNWATCHED_S, Pace
 from nbllm.errors import ConstraintError, EngineClosedError, EngineDeadError, EngineError
 from nbllm.testing import ToyBackend
 from tests.engine.bruteforce import evaluated_alone
@@ -265,6 +266,22 @@ def test_cache_that_is_off_is_neither_read_nor_written() -> None:
 
 
 # ---- who goes first
+
+
+def test_steps_are_larger_while_only_a_tables_rows_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets: list[float] = []
+
+    def budget(self: Pace, num_decoding: int, target_s: float) -> int:
+        targets.append(target_s)
+        return 8
+
+    monkeypatch.setattr(Pace, "budget", budget)
+    hand = Hand()
+    hand.ask(_request("a row", priority="batch", max_tokens=30))
+    hand.step()
+    hand.ask(_request("a person", max_tokens=3))
+    hand.step()
+    assert targets == [UNWATCHED_S, TARGET_S]
 
 
 def test_person_is_admitted_at_once_when_a_table_fills_its_slots() -> None:
