@@ -109,7 +109,9 @@ class CompareArguments:
     raw: bool = False
 
 
-compare_arguments = _READER.manual("models", "Names from nbllm.models(), or paths of GGUF files.")
+compare_arguments = _READER.manual(
+    "models", "Names from nbllm.models(), paths of GGUF files, or variables with a Model such as nbllm.connect gives."
+)
 
 
 def parse_compare(line: str, cell: str) -> CompareArguments:
@@ -122,6 +124,8 @@ def parse_compare(line: str, cell: str) -> CompareArguments:
     prompts = tuple(part.strip() for part in _NEXT_PROMPT.split(cell) if part.strip())
     if not prompts:
         raise UsageError("%%compare needs a prompt in the lines below it; a line --- stands between two prompts")
+    if len(set(models)) < len(models):
+        raise UsageError("%%compare names a model twice; --repeat asks the same one again")
     grid = {name: found[name][-1] for name in _GRID if name in found}
     for name, value in found.get("option", ()):
         grid[name] = value if isinstance(value, list) else [value]

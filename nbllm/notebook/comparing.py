@@ -39,7 +39,7 @@ class Comparing:
         asked = self._asked
         plan, options = planned(
             self._prompts(),
-            list(asked.models) or self._desk.settings.model,
+            self._models(),
             dict(asked.grid) or None,
             self._data(),
             system=self._system(),
@@ -59,6 +59,16 @@ class Comparing:
         shown = grid(frame, diff=asked.diff)
         self._desk.show(shown._repr_mimebundle_())
         return frame
+
+    def _models(self) -> Any:
+        """A variable may hold a Model, such as one on another server; everything else is a name or a path."""
+        from nbllm.session.model import Model
+
+        names = self._asked.models
+        held = {name: self._desk.namespace.get(name) for name in names}
+        if any(isinstance(value, Model) for value in held.values()):
+            return {name: value if isinstance(value, Model) else name for name, value in held.items()}
+        return list(names) or self._desk.settings.model
 
     @property
     def _is_live(self) -> bool:

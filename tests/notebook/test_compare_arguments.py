@@ -59,6 +59,7 @@ def test_line_of_dashes_stands_between_prompts() -> None:
     ("line", "cell", "message"),
     [
         pytest.param("a b", "\n", "needs a prompt", id="no prompt"),
+        pytest.param("a b a", "hi", "names a model twice", id="model twice"),
         pytest.param("--temprature 1", "hi", "did you mean --temperature", id="near miss"),
         pytest.param("--repeat two", "hi", "--repeat takes a whole number, not 'two'", id="no number"),
         pytest.param("--data 1x", "hi", "--data takes the name of a variable", id="no name"),

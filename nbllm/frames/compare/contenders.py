@@ -39,6 +39,11 @@ class Contender:
         """Seconds that this comparison spent on loading it, None if it had not to."""
         return None if self._late is None else self._late.load_s
 
+    def check(self) -> None:
+        """Raises ModelNotFoundError when its name means nothing: who mistyped it wants to know before the others run."""
+        if isinstance(self.spec, str | Path):
+            _file_of(self.spec)
+
     def open(self) -> Model:
         """The model, to be loaded with its first request. One that was loaded before is used as it is.
 
@@ -57,12 +62,10 @@ class Contender:
             model.close()
 
     def _opened(self, spec: str | Path) -> Model:
-        config = load_config()
-        name = config.unaliased(spec) if isinstance(spec, str) else spec
-        if name in config.endpoints:
+        path = _file_of(spec)
+        if path is None:
             self._is_own = True
             return load(spec)
-        path = resolve(name, config)
         known = held(path)
         if known is not None:
             return known
@@ -76,6 +79,7 @@ def contenders_of(models: Any) -> list[Contender]:
 
     Raises:
         ParameterError: one is no model, or two have the same name.
+        ModelNotFoundError: there is no model of a name.
     """
     if models is None:
         models = [model_of(None)] if loaded_models() else [str(load_config().default_model)]
@@ -90,7 +94,17 @@ def contenders_of(models: Any) -> list[Contender]:
         raise ParameterError("models", "is empty: give at least one name, path or Model")
     for name, _ in pairs:
         _check_name(name, [other for other, _ in pairs])
-    return [Contender(name, model) for name, model in pairs]
+    contenders = [Contender(name, model) for name, model in pairs]
+    for contender in contenders:
+        contender.check()
+    return contenders
+
+
+def _file_of(spec: str | Path) -> Path | None:
+    """The file that a name means, None for a model on another server that the settings name."""
+    config = load_config()
+    name = config.unaliased(spec) if isinstance(spec, str) else spec
+    return None if name in config.endpoints else resolve(name, config)
 
 
 def held(path: str | os.PathLike[str]) -> Model | None:

@@ -108,7 +108,8 @@ class _Running:
             if self.options.on_error == "raise":
                 raise
             part.error = f"{type(error).__name__}: {error}"
-            _say(f"{contender.name}: {error}")
+            if self.options.watch is None:
+                _say(f"{contender.name}: {error}")
         except KeyboardInterrupt:
             _say(f"that was {contender.name}, model {number + 1} of {len(plan.contenders)}")
             raise
