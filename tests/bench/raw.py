@@ -86,21 +86,29 @@ class RawLoop:
         return sampled
 
 
-def llama(**options: Any) -> Any:
-    """`llama_cpp.Llama` on the bundled model, loaded as safely as nbllm loads it (see nbllm.llama.amx)."""
+def load_safely() -> None:
+    """Let `llama_cpp` load models as nbllm does where it would crash otherwise (see nbllm.llama.amx)."""
     import llama_cpp
 
     from nbllm.llama.library import library
 
-    if not library().extra_buffers:
-        defaults = llama_cpp.llama_model_default_params
+    if library().extra_buffers:
+        return
+    defaults = llama_cpp.llama_model_default_params
 
-        def patched() -> Any:
-            params = defaults()
-            params.use_extra_bufts = False
-            return params
+    def patched() -> Any:
+        params = defaults()
+        params.use_extra_bufts = False
+        return params
 
-        llama_cpp.llama_cpp.llama_model_default_params = patched
+    llama_cpp.llama_cpp.llama_model_default_params = patched
+
+
+def llama(**options: Any) -> Any:
+    """`llama_cpp.Llama` on the bundled model."""
+    import llama_cpp
+
+    load_safely()
     return llama_cpp.Llama(
         smollm2(), **{"n_threads": 2, "n_threads_batch": 2, "flash_attn": True, "verbose": False, **options}
     )

@@ -25,6 +25,10 @@ ENDS = {"0": -100, "2": -100, "4": -100}
 """The bundled model's ends of a turn, banned, so that every answer has its full length."""
 ROOT = Path(__file__).resolve().parents[2]
 _NBLLM = "from nbllm.server.extension import NbllmApp; NbllmApp.launch_instance()"
+_LLAMA_CPP = (
+    "import runpy; from tests.bench.raw import load_safely; load_safely(); "
+    "runpy.run_module('llama_cpp.server', run_name='__main__')"
+)
 SMOKE = bool(os.environ.get("NBLLM_BENCH_SMOKE"))
 """Ask for as little as shows that the script works; the figures mean nothing then."""
 
@@ -78,8 +82,8 @@ def llama_cpp_server() -> Iterator[Server]:
     """`python -m llama_cpp.server`."""
     port = free_port()
     options = ["--n_ctx", "2048", "--n_threads", "2", "--port", str(port), "--interrupt_requests", "false"]
-    command = [sys.executable, "-m", "llama_cpp.server", "--model", raw.smollm2(), *options]
-    with running(command, port, "/v1/models", {}) as pid:
+    command = [sys.executable, "-c", _LLAMA_CPP, "--model", raw.smollm2(), *options]
+    with running(command, port, "/v1/models", {"PYTHONPATH": str(ROOT)}) as pid:
         yield Server(port, pid, "smollm2", {})
 
 
