@@ -79,6 +79,11 @@ class Lane:
             ticket.cancel()
             raise
 
+    def check_open(self) -> None:
+        """Raises what the lane has ended with."""
+        if self._inbox.ended is not None:
+            raise self._inbox.ended
+
     def cancel(self, ticket: LaneTicket) -> None:
         """End a request, and the step that is being evaluated if only this request needs it."""
         self._inbox.cancel(ticket)

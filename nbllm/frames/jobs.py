@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import replace
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from nbllm.frames.asks import Progress, RunOptions
 from nbllm.frames.durations import duration_text
 
 _T = TypeVar("_T")
+_LAST_WORDS_S = 5.0
 _LOOK_S = 0.5
 """Waits are cut into such pieces, so that an interrupt gets through on every platform."""
 
@@ -39,6 +42,7 @@ class Job(Generic[_T]):
         self._error: BaseException | None = None
         self._started = time.monotonic()
         self._took_s = 0.0
+        _jobs.add(self)
         threading.Thread(target=self._run, args=(work,), name="nbllm-job", daemon=True).start()
 
     def __repr__(self) -> str:
@@ -56,6 +60,10 @@ class Job(Generic[_T]):
     def cancel(self) -> None:
         """Ask it to end. What it has finished is in the cache; `result` says how it ended."""
         self._stop.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end, and say whether it has come."""
+        return self._finished.wait(timeout)
 
     def result(self, timeout: float | None = None) -> _T:
         """Wait for the end, and give what the call would have given. An interrupt ends the wait only.
@@ -102,6 +110,20 @@ class Job(Generic[_T]):
         if not 0 < done < total:
             return ""
         return f", about {duration_text((time.monotonic() - self._started) * (total - done) / done)} left"
+
+
+_jobs: weakref.WeakSet[Job[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Before the interpreter goes: a thread that tokenizes while C++ tears its globals down would abort the process."""
+    running = [job for job in _jobs if not job.done]
+    for job in running:
+        job.cancel()
+    deadline = time.monotonic() + _LAST_WORDS_S
+    for job in running:
+        job.wait(max(0.0, deadline - time.monotonic()))
 
 
 def in_background(options: RunOptions, work: Callable[[RunOptions, threading.Event], _T], total: int = 0) -> Job[_T]:

@@ -577,3 +577,11 @@ def test_interrupt_of_a_submission_leaves_nothing_running() -> None:
     assert [chunk.finish_reason for chunk in given] == ["interrupted"]
     assert not hand.has_work
     assert hand.answer(_request()).tokens() == Hand().answer(_request()).tokens()
+
+
+def test_request_after_the_end_is_refused_before_its_prompt_is_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+    hand = Hand()
+    hand.lane.close()
+    monkeypatch.setattr(ToyBackend, "tokenize", lambda *_, **__: pytest.fail("tokenized"))
+    with pytest.raises(EngineClosedError):
+        hand.ask(_request())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import subprocess
+import sys
 import threading
 from concurrent.futures import CancelledError
 from dataclasses import replace
@@ -129,3 +131,25 @@ def test_interrupt_ends_the_wait_and_not_the_job() -> None:
     assert not job.done
     go_on.set()
     assert job.result(WITHIN_S) is True
+
+
+def test_end_of_the_process_ends_its_jobs() -> None:
+    """One that is still in native code while C++ tears its globals down would abort the process."""
+    code = """
+import subprocess
+import sys
+import threading
+from nbllm.frames.jobs import Job
+
+started = threading.Event()
+
+def work(report, stop):
+    started.set()
+    stop.wait()
+    print("ended", flush=True)
+
+job = Job(work)
+started.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "ended\n"
