@@ -1,4 +1,4 @@
-"""`df.llm` and `s.llm`, whichever of pandas and nbllm is imported first."""
+"""`df.llm` and `s.llm`, of pandas and of Dask, whichever of them and nbllm is imported first."""
 
 from __future__ import annotations
 
@@ -11,32 +11,37 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _PANDAS = "pandas"
+_DASK = "dask.dataframe"
 NAME = "llm"
 """What the accessors are called."""
 
 
 def register() -> None:
-    """Add the accessors to pandas: at once if it is loaded, else as soon as it is. Does not load it.
+    """Add the accessors to pandas and to Dask: at once if it is loaded, else as soon as it is. Loads neither.
 
     Until then a finder stands at the head of `sys.meta_path`; afterwards nothing is left of it.
     """
-    if _PANDAS in sys.modules:
-        _add_or_tell()
-    elif not any(isinstance(finder, PandasFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, PandasFinder())
+    for kind in (PandasFinder, DaskFinder):
+        if kind.waits_for in sys.modules:
+            _add_or_tell(kind.add)
+        elif not any(isinstance(finder, kind) for finder in sys.meta_path):
+            sys.meta_path.insert(0, kind())
 
 
-class PandasFinder:
-    """Lets the finders behind it find pandas, and adds the accessors once its code has run.
+class _Finder:
+    """Lets the finders behind it find a module, and adds the accessors once its code has run.
 
     The loader stays the one they chose, for others may look at it; only this one object's `exec_module` is covered,
     and uncovered when it has run. A search that is followed by no import, or by one that fails, changes nothing.
     """
 
+    waits_for: str
+    add: Callable[[], None]
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != _PANDAS:
+        if name != self.waits_for:
             return None
         for finder in sys.meta_path[_place_of(self) + 1 :]:
             find: Callable[..., ModuleSpec | None] | None = getattr(finder, "find_spec", None)
@@ -54,7 +59,7 @@ class PandasFinder:
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            if module.__name__ == _PANDAS:  # a loader may serve other modules too
+            if module.__name__ == self.waits_for:  # a loader may serve other modules too
                 attributes.pop("exec_module", None)
                 self._finish()
 
@@ -63,23 +68,23 @@ class PandasFinder:
     def _finish(self) -> None:
         if self in sys.meta_path:
             sys.meta_path.remove(self)
-        _add_or_tell()
+        _add_or_tell(type(self).add)
 
 
-def _place_of(finder: PandasFinder) -> int:
+def _place_of(finder: _Finder) -> int:
     return sys.meta_path.index(finder) if finder in sys.meta_path else -1
 
 
-def _add_or_tell() -> None:
+def _add_or_tell(add: Callable[[], None]) -> None:
     try:
-        _add()
-    except Exception as error:  # noqa: BLE001  # whoever imports pandas or nbllm has asked for no accessors
+        add()
+    except Exception as error:  # noqa: BLE001  # whoever imports them or nbllm has asked for no accessors
         import logging
 
         logging.getLogger("nbllm.frames").warning("df.llm is not there: %s: %s", type(error).__name__, error)
 
 
-def _add() -> None:
+def _add_to_pandas() -> None:
     import pandas as pd
     from pandas.api.extensions import register_dataframe_accessor, register_series_accessor
 
@@ -88,3 +93,24 @@ def _add() -> None:
     if getattr(pd.DataFrame, NAME, None) is not FrameAccessor:
         register_dataframe_accessor(NAME)(FrameAccessor)
         register_series_accessor(NAME)(SeriesAccessor)
+
+
+def _add_to_dask() -> None:
+    import dask.dataframe as dd
+    from dask.dataframe.extensions import register_dataframe_accessor, register_series_accessor
+
+    from nbllm.frames.distributed.accessor import DaskFrameAccessor, DaskSeriesAccessor
+
+    if getattr(dd.DataFrame, NAME, None) is not DaskFrameAccessor:
+        register_dataframe_accessor(NAME)(DaskFrameAccessor)
+        register_series_accessor(NAME)(DaskSeriesAccessor)
+
+
+class PandasFinder(_Finder):
+    waits_for = _PANDAS
+    add = staticmethod(_add_to_pandas)
+
+
+class DaskFinder(_Finder):
+    waits_for = _DASK
+    add = staticmethod(_add_to_dask)

@@ -26,7 +26,7 @@ import nbllm
 from nbllm.session.cache import AnswerCache
 from tests.bench import engine, sides
 
-_NUM_ROWS, _NUM_PARTITIONS, _NUM_WORKERS = 96, 6, 2
+_NUM_ROWS, _NUM_PARTITIONS, _NUM_WORKERS = 32, 4, 2
 _RULES = "You write for a shop. " + " ".join(
     f"Rule {number}: whatever is said about {topic} is short, friendly and true, and names no price."
     for number, topic in enumerate(engine.TOPICS, 1)
@@ -69,7 +69,7 @@ def _killed() -> dict[str, float]:
         pids = list(client.run(os.getpid).values())
         began = time.perf_counter()
         future = client.compute(_lazy(cache=cache))
-        while cache.num_answers < _NUM_ROWS / 4:
+        while cache.num_answers < _NUM_ROWS / 4 and not future.done():
             time.sleep(0.05)
         os.kill(pids[0], signal.SIGKILL)
         return _figures(future.result(), began)

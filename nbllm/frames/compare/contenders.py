@@ -40,7 +40,7 @@ class Contender:
         return None if self._late is None else self._late.load_s
 
     def check(self) -> None:
-        """Raises ModelNotFoundError when its name means nothing: who mistyped it wants to know before the others run."""
+        """Raises ModelNotFoundError when its name means nothing: a slip should be told before the others run."""
         if isinstance(self.spec, str | Path):
             _file_of(self.spec)
 

@@ -5,10 +5,12 @@ job        one request: what was asked, what has come of it
 caller     one server: addresses, key, retries, errors
 slots      who may ask now
 loop       the thread in which all of it runs
+origin     what an engine is made of, for another process
 """
 
 from __future__ import annotations
 
 from nbllm.runner.endpoint.engine import EndpointEngine
+from nbllm.runner.endpoint.origin import Origin
 
-__all__ = ["EndpointEngine"]
+__all__ = ["EndpointEngine", "Origin"]

@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from nbllm.config import checked_base_url
 from nbllm.core import (
@@ -26,6 +27,7 @@ from nbllm.runner.endpoint.asker import Asker
 from nbllm.runner.endpoint.caller import Caller
 from nbllm.runner.endpoint.job import Job
 from nbllm.runner.endpoint.loop import CLOSED, LoopThread
+from nbllm.runner.endpoint.origin import Origin
 from nbllm.wire.outgoing.listing import ServedModel
 
 _INFO_S = 2.0
@@ -61,15 +63,24 @@ class EndpointEngine:
         timeout_s: float | None = None,
         max_retries: int = 5,
     ) -> None:
-        caller = Caller(
-            checked_base_url("base_url", base_url),
+        self._origin = origin = Origin(
+            base_url=checked_base_url("base_url", base_url),
+            model=_checked_model(model),
             api_key=_checked_key(api_key),
             key_name=key_name,
+            max_concurrency=_checked_count("max_concurrency", max_concurrency, 1),
             timeout_s=_checked_timeout(timeout_s),
             max_retries=_checked_count("max_retries", max_retries, 0),
         )
-        self._max_concurrency = _checked_count("max_concurrency", max_concurrency, 1)
-        self._asker = Asker(caller, _checked_model(model), self._max_concurrency)
+        caller = Caller(
+            origin.base_url,
+            api_key=origin.api_key,
+            key_name=key_name,
+            timeout_s=origin.timeout_s,
+            max_retries=origin.max_retries,
+        )
+        self._max_concurrency = origin.max_concurrency
+        self._asker = Asker(caller, origin.model, self._max_concurrency)
         self._loop = LoopThread(f"nbllm-{caller.base_url}")
         self._info_failed_at: float | None = None
         self._finalizer = weakref.finalize(self, _close, self._loop, self._asker)
@@ -81,6 +92,14 @@ class EndpointEngine:
     def info(self) -> EngineInfo:
         """What the server says of the model; 0 and "" for what it does not say, or while it cannot be reached."""
         return self._described(self._asker.served or self._looked_up())
+
+    @property
+    def origin(self) -> Origin:
+        """What makes an engine like this one: `EndpointEngine(**dataclasses.asdict(origin))`.
+
+        The model has its name in it, also when it was made without. Raises as `model_name` does.
+        """
+        return replace(self._origin, model=self.model_name())
 
     def model_name(self) -> str:
         """The server's name for the model, which it is asked for when none was given.
