@@ -37,7 +37,9 @@ class SseParser:
         Raises:
             EngineError: an event is larger than the limit.
         """
-        if self._ends_in_cr and piece:
+        if not piece:
+            return []
+        if self._ends_in_cr:
             piece = piece.removeprefix(b"\n")
             self._ends_in_cr = False
         *lines, rest = _LINE_END.split(piece)

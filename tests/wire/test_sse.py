@@ -75,6 +75,11 @@ def test_parser_reads(stream: bytes, expected: list[str]) -> None:
     assert parsed([bytes([byte]) for byte in stream]) == expected
 
 
+def test_empty_piece_between_the_halves_of_a_line_end_changes_nothing() -> None:
+    parser = SseParser()
+    assert [event for piece in (b"data: a\r", b"", b"\ndata: b\r\n\r\n") for event in parser.push(piece)] == ["a\nb"]
+
+
 def test_event_is_given_as_soon_as_it_is_whole() -> None:
     parser = SseParser()
     assert parser.push(b"data: a\r\n\r") == ["a"]
