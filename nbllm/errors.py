@@ -58,22 +58,34 @@ class ContextOverflowError(InvalidRequestError):
 
     Args:
         advice: what else would help, besides a shorter prompt and a longer context.
+        trained_length: the longest context that the model has learnt to use; 0 is unknown.
     """
 
-    def __init__(self, prompt_tokens: int, context_length: int, advice: str = "") -> None:
+    def __init__(self, prompt_tokens: int, context_length: int, advice: str = "", trained_length: int = 0) -> None:
         super().__init__(
-            f"the prompt has {prompt_tokens:,} tokens and the context holds {context_length:,}: shorten the prompt, "
-            f"or load the model with context_length={_rounded_up(prompt_tokens + 512)}" + (advice and f"; {advice}")
+            f"the prompt has {prompt_tokens:,} tokens and the context holds {context_length:,}: shorten the prompt"
+            + _longer_context(prompt_tokens, context_length, trained_length)
+            + (advice and f"; {advice}")
         )
         self.prompt_tokens = prompt_tokens
         self.context_length = context_length
         self.advice = advice
+        self.trained_length = trained_length
 
-    def __reduce__(self) -> tuple[type[ContextOverflowError], tuple[int, int, str]]:
-        return type(self), (self.prompt_tokens, self.context_length, self.advice)
+    def __reduce__(self) -> tuple[type[ContextOverflowError], tuple[int, int, str, int]]:
+        return type(self), (self.prompt_tokens, self.context_length, self.advice, self.trained_length)
 
     def with_advice(self, advice: str) -> ContextOverflowError:
-        return type(self)(self.prompt_tokens, self.context_length, advice)
+        return type(self)(self.prompt_tokens, self.context_length, advice, self.trained_length)
+
+
+def _longer_context(prompt_tokens: int, context_length: int, trained_length: int) -> str:
+    """What a longer context could do: nothing, beyond what the model was trained for."""
+    enough = _rounded_up(prompt_tokens + 512)
+    length = min(enough, trained_length or enough)
+    if length > max(prompt_tokens, context_length):
+        return f", or load the model with context_length={length}"
+    return f" (the model was trained for {trained_length:,})"
 
 
 class ConstraintError(InvalidRequestError):

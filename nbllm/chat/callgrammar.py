@@ -1,4 +1,4 @@
-"""Grammars that calls of given tools follow, for an answer that has to be one."""
+"""Grammars that calls of given tools follow, for an answer that has to be one, or may have another shape."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ _OPEN_WORDS = frozenset(
 )
 
 
+class ToolSchemaError(ConstraintError):
+    """The parameters of one tool cannot be enforced."""
+
+    def __init__(self, tool: str, problem: str) -> None:
+        super().__init__(f"tool {tool!r:.100}: {problem}")
+        self.tool = tool
+
+
 def call_grammar(
     form: CallFormat, tools: Sequence[Tool], most: int, *, tokens: Mapping[str, int], is_opened: bool = False
 ) -> str:
@@ -32,7 +40,8 @@ def call_grammar(
         is_opened: the grammar goes on after the opening of the first call.
 
     Raises:
-        ConstraintError: the parameters of a tool, which is named, are not supported; or the tools are too many.
+        ConstraintError: the tools are too many; as ToolSchemaError, the parameters of one, which is named, are not
+            supported.
     """
     schemas = [_checked(tool, schema) for tool, schema in zip(tools, described(tools), strict=True)]
     try:
@@ -42,15 +51,62 @@ def call_grammar(
     return constraints.compiled_lark(_lark(form, tools, schemas, most, tokens, is_opened))
 
 
+def call_or_shape_grammar(
+    form: CallFormat, tools: Sequence[Tool], most: int, shape: Constraint, *, tokens: Mapping[str, int]
+) -> str:
+    """A grammar of one to `most` calls and nothing else, or of an answer of that shape and nothing else.
+
+    A tool whose schema cannot be enforced takes any object: the shape is what was promised.
+
+    Raises:
+        ConstraintError: the shape is not supported.
+    """
+    given = constraints.grammar(shape)
+    schemas = [_lenient(tool, schema) for tool, schema in zip(tools, described(tools), strict=True)]
+    if form.is_bare and shape.kind == "json_schema":
+        return constraints.grammar(Constraint("json_schema", json.dumps(_any_of(form, tools, schemas, shape))))
+    calls = _lark(form, tools, schemas, most, tokens, False).removeprefix("start:")
+    parts = json.loads(given)["grammars"] if given.startswith('{"grammars"') else [{"lark_grammar": given}]
+    parts[0]["name"] = "shape"
+    return json.dumps({"grammars": [{"lark_grammar": f"start: calls | @shape\ncalls:{calls}"}, *parts]})
+
+
+def _any_of(
+    form: CallFormat, tools: Sequence[Tool], schemas: Sequence[Mapping[str, Any]], shape: Constraint
+) -> dict[str, Any]:
+    """A call or a value, where both are bare JSON: two grammars that begin alike would keep to the first of them.
+
+    An `$id` makes a schema a whole of its own, so that its references stay within it.
+    """
+    value = json.loads(shape.source)
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": tool.name}, form.arguments: {"$id": f"nbllm:tool-{place}", **schema}},
+            "required": ["name", form.arguments],
+            "additionalProperties": False,
+        }
+        for place, (tool, schema) in enumerate(zip(tools, schemas, strict=True))
+    ]
+    return {"anyOf": [*calls, {"$id": "nbllm:shape", **value} if isinstance(value, dict) else value]}
+
+
+def _lenient(tool: Tool, described: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return _checked(tool, described)
+    except ToolSchemaError:
+        return {"type": "object"}
+
+
 def _checked(tool: Tool, described: Mapping[str, Any]) -> dict[str, Any]:
     parameters = described["function"]["parameters"] if tool.parameters else {}
     schema: dict[str, Any] = _closed(parameters if "$ref" in parameters else {"type": "object", **parameters})
     if schema.get("type", "object") != "object":
-        raise ConstraintError(f"tool {tool.name!r:.100}: its parameters must be of the type 'object'")
+        raise ToolSchemaError(tool.name, "its parameters must be of the type 'object'")
     try:
         constraints.grammar(Constraint("json_schema", json.dumps(schema)))
     except ConstraintError as error:
-        raise ConstraintError(f"tool {tool.name!r:.100}: {error}") from error
+        raise ToolSchemaError(tool.name, str(error)) from error
     return schema
 
 

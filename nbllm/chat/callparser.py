@@ -38,7 +38,10 @@ class CallParser:
         names: of the tools that may be called.
         make_id: the id of a call, from its index.
         most: calls that an answer may have; what comes after them is dropped.
-        trusted: a grammar guarantees the calls, so that their arguments are passed on as they come.
+        trusted: a grammar guarantees the calls, so that their arguments are passed on as they come, and that there is
+            nothing else: a call that is cut off before its arguments is dropped.
+        alone: a grammar says that the answer is calls or something else: what follows any text is text too, whatever it
+            looks like.
     """
 
     def __init__(
@@ -49,9 +52,11 @@ class CallParser:
         *,
         most: int = MAX_CALLS,
         trusted: bool = False,
+        alone: bool = False,
     ) -> None:
         self._form, self._names, self._make_id, self._most = form, frozenset(names), make_id, most
-        self._trusted = trusted
+        self._trusted = self._only_calls = trusted
+        self._alone = alone
         self._state: Callable[[], bool] = self._in_text
         self._held = ""
         self._lead = ""  # what stood before a call, to be given back if it is none
@@ -85,11 +90,11 @@ class CallParser:
 
     def finish(self) -> Parsed:
         """Give back what was held; nothing more can follow."""
-        while self._state == self._in_call:
+        while self._state == self._in_call and not self._trusted:
             self._reject()
             while self._state():
                 pass
-        if self._state == self._in_text:
+        if self._state == self._in_text and not self._only_calls:
             self._write(self._held)
         self._held = ""
         return self._taken()
@@ -101,6 +106,10 @@ class CallParser:
             self._held = self._held.lstrip()
             self._at_edge = not self._held
         body = self._held.lstrip()
+        if self._alone and not self.num_calls and not self._call_may_come(body):
+            self._write(self._held)
+            self._held = ""
+            return False
         if self._form.is_bare and self._at_start and not self._opening_may_come(body):
             if body.startswith("{"):
                 self._begin_call(self._held[: -len(body)], body)
@@ -117,6 +126,10 @@ class CallParser:
         self._write(self._held[:safe])
         self._held = self._held[safe:]
         return False
+
+    def _call_may_come(self, body: str) -> bool:
+        is_bare_call = self._form.is_bare and body.startswith("{")
+        return self._at_start and (is_bare_call or self._opening_may_come(body))
 
     def _opening_may_come(self, body: str) -> bool:
         return self._form.opening.startswith(body[: len(self._form.opening)])
@@ -250,6 +263,8 @@ class CallParser:
             return (name, text) if name in self._names else None
         name = members.get("name", (None, ""))[0]
         if not isinstance(name, str) or name not in self._names:
+            return None
+        if self._alone and self._form.arguments not in members:  # a value of another shape that has a name too
             return None
         value, arguments = members.get("arguments") or members.get("parameters") or ({}, "{}")
         if isinstance(value, str):  # some models write the object as a text

@@ -59,24 +59,24 @@ def described(tools: Sequence[Tool]) -> list[dict[str, Any]]:
             "function": {
                 "name": tool.name,
                 "description": tool.description,
-                "parameters": _copied(tool),
+                "parameters": _copied(tool, f"tools[{place}].function.parameters"),
             },
         }
-        for tool in tools
+        for place, tool in enumerate(tools)
     ]
 
 
-def _copied(tool: Tool) -> dict[str, Any]:
+def _copied(tool: Tool, param: str) -> dict[str, Any]:
     if tool.parameters is None:
         return {"type": "object", "properties": {}}
     try:
         text = json.dumps(tool.parameters, allow_nan=False, default=dict)
         copy = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ParameterError("tools", f"the parameters of {tool.name!r:.100} are not plain JSON: {error}") from error
+        raise ParameterError(param, f"those of {tool.name!r:.100} are not plain JSON: {error}") from error
     if len(text) > _MAX_LENGTH or not isinstance(copy, dict) or not _is_shallow(copy):
         allowed = f"an object of at most {_MAX_LENGTH:,} characters and {_MAX_DEPTH} levels"
-        raise ParameterError("tools", f"the parameters of {tool.name!r:.100} must be a JSON Schema, {allowed}")
+        raise ParameterError(param, f"those of {tool.name!r:.100} must be a JSON Schema, {allowed}")
     return copy
 
 

@@ -74,7 +74,8 @@ class Chunk:
         tokens: the ids generated since the last chunk, the end-of-turn token left out.
         tool_calls: new pieces of the calls that the model asks for.
         logprobs: one entry for each of `tokens` when asked for.
-        prompt_logprobs: of each prompt token after the first, given its predecessors, when asked for; once an answer.
+        prompt_logprobs: of each prompt token, given its predecessors, when asked for; once an answer. Nothing comes
+            before the first, whose logprob is nan; one that the engine put there to begin the prompt has no entry.
         error: what ended the answer, with finish_reason "error".
         seed: the seed that was used, in the last chunk.
         embedding: a unit vector, float32.

@@ -60,7 +60,8 @@ class GenerateRequest:
         suffix: what comes after the answer to `text`, for models with fill-in-the-middle tokens.
         prompt_logprobs: report the likelihood of each prompt token too, as `sampling.logprobs` does of the answer's.
         tools: functions that the model may call, with messages only.
-        tool_choice: "auto" leaves it to the model, "none" forbids calls, "required" guarantees one.
+        tool_choice: "auto" leaves it to the model, "none" forbids calls, "required" guarantees one. With a
+            `constraint` too, an answer that is no call has its shape; under "required" there is none such.
         forced_tool: with tool_choice "required", the name of the only tool that may be called.
         parallel_tool_calls: whether one answer may hold several calls.
     """

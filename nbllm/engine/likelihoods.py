@@ -52,15 +52,24 @@ class Likelihoods:
         targets: by position: the token after it.
         first: the position whose token is the first that is wanted.
         num_top: likeliest rivals to report with each.
+        before: entries that are known already, and come before all others.
     """
 
-    def __init__(self, targets: Tokens[int], first: int, pieces: Mapping[int, bytes], num_top: int = 0) -> None:
+    def __init__(
+        self,
+        targets: Tokens[int],
+        first: int,
+        pieces: Mapping[int, bytes],
+        num_top: int = 0,
+        before: tuple[TokenLogprob, ...] = (),
+    ) -> None:
         self._targets, self._first, self._pieces, self._num_top = targets, first, pieces, num_top
+        self._before = before
         self._found: list[TokenLogprob] = []
 
     @property
     def found(self) -> tuple[TokenLogprob, ...]:
-        return tuple(self._found)
+        return (*self._before, *self._found)
 
     def take(self, context: Context, outputs: Tokens[Output]) -> None:
         """Take a step's outputs; one that was taken before its sequence lost its state counts once."""

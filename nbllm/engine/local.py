@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 import time
@@ -23,6 +24,7 @@ from nbllm.core import (
     Request,
     SamplingParams,
     ScoreRequest,
+    TokenLogprob,
 )
 from nbllm.engine.answer import Answer, Clocks
 from nbllm.engine.aside import aside
@@ -106,6 +108,7 @@ class LocalEngine:
     def submit(self, request: Request, on_chunk: OnChunk) -> LaneTicket:
         """Take a request in; see `Engine.submit`."""
         self._check_usable()
+        self._free.check_open()  # before the prompt is tokenized: at the end of the process nothing native may run
         submitted = self._clock()
         jobs = self._jobs(request, submitted)
         lane = self._lane_for(request)
@@ -246,8 +249,8 @@ class LocalEngine:
             sampler=self._backend.make_sampler(seeded, tokens, max(1, generated)),
             matcher=matcher,
             limit=limit,
-            bind=None if calling is None else calling.binder(),
-            likelihoods=self._prompt_likelihoods(request, tokens, seeded.top_logprobs),
+            bind=None if calling is None else calling.binder(matcher),
+            likelihoods=self._prompt_likelihoods(request, prompt, seeded.top_logprobs),
             clocks=Clocks(submitted),
             one_at_a_time=request.reproducible,
         )
@@ -258,10 +261,12 @@ class LocalEngine:
             return self._sequence(tokens, request.priority, 0, reuses=False)
         return self._sequence(tokens, request.priority, len(tokens) - 1, reuses=request.cache_prompt)
 
-    def _prompt_likelihoods(self, request: GenerateRequest, tokens: list[int], num_top: int) -> Likelihoods | None:
+    def _prompt_likelihoods(self, request: GenerateRequest, prompt: Prompt, num_top: int) -> Likelihoods | None:
         if not request.prompt_logprobs:
             return None
-        return Likelihoods(tokens[1:], 0, self._backend.pieces, num_top)
+        pieces, (first, *others) = self._prompts.pieces, prompt.tokens
+        before = () if prompt.is_begun else (TokenLogprob(first, pieces[first], math.nan),)
+        return Likelihoods(others, 0, pieces, num_top, before)
 
     def _limit(self, request: GenerateRequest, num_prompt: int, max_tokens: int | None) -> int:
         """Tokens that prompt and answer may have together.
@@ -272,11 +277,15 @@ class LocalEngine:
         """
         needed = num_prompt + (max_tokens != 0)
         if needed > self._plan.context_length:
-            raise ContextOverflowError(num_prompt, self._plan.context_length)
+            raise self._overflow(num_prompt)
         if not request.reproducible:
             return self._plan.context_length
         self._check_fixed(needed)
         return self._plan.fixed_tokens
+
+    def _overflow(self, num_prompt: int) -> ContextOverflowError:
+        trained_length = self.info.model.context_length
+        return ContextOverflowError(num_prompt, self._plan.context_length, trained_length=trained_length)
 
     def _check_fixed(self, needed: int) -> None:
         if needed > self._plan.fixed_tokens:
@@ -303,7 +312,7 @@ class LocalEngine:
         if not tokens or not request.texts[index]:  # some models begin even nothing with a token
             raise InvalidRequestError(f"text {index} is empty: there is nothing to embed")
         if len(tokens) > self._plan.context_length:
-            raise ContextOverflowError(len(tokens), self._plan.context_length)
+            raise self._overflow(len(tokens))
         sequence = self._sequence(tokens, request.priority, 0, reuses=False)
         return EmbedJob(sequence, index, self._backend.pooling, Clocks(submitted))
 
@@ -313,7 +322,7 @@ class LocalEngine:
         if not before or not after:
             raise InvalidRequestError("give both a prompt and a continuation: an empty one has no likelihood")
         if len(before) + len(after) > self._plan.context_length:
-            raise ContextOverflowError(len(before) + len(after), self._plan.context_length)
+            raise self._overflow(len(before) + len(after))
         tokens = [*before, *after]
         sequence = self._sequence(tokens[:-1], request.priority, len(before) - 1, reuses=True)
         return ScoreJob(sequence, tokens[-1], self._backend.pieces, Clocks(submitted))
@@ -327,7 +336,7 @@ class LocalEngine:
         tokens, tree = self._choices.prepare(request)
         needed = len(tokens) + max(map(len, tree.leaves))
         if needed > self._plan.context_length:
-            raise ContextOverflowError(needed, self._plan.context_length)
+            raise self._overflow(needed)
         if request.reproducible:
             self._check_fixed(needed)
         sequence = self._sequence(tokens, request.priority, len(tokens) - 1, reuses=request.cache_prompt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from nbllm.chat.reasoning import Tags
 from nbllm.chat.templates import ChatTemplate, Rendered
 from nbllm.core import GenerateRequest, Message, RenderedPrompt
 from nbllm.engine.backend import Backend
+from nbllm.engine.pieces import written_pieces
 from nbllm.errors import InvalidRequestError, UnsupportedError
 
 
@@ -22,11 +23,13 @@ class Prompt:
     Attributes:
         stop: texts that end the answer because the model has no token that would.
         calls: how the model was asked to write a call of a tool; None when it may call none.
+        is_begun: the first token was put there to begin the prompt, and is no part of its text.
     """
 
     rendered: RenderedPrompt
     stop: tuple[str, ...] = ()
     calls: CallFormat | None = None
+    is_begun: bool = False
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -59,6 +62,16 @@ class Prompts:
     def reasoning_tags(self) -> Tags:
         return self.template.reasoning_tags
 
+    @cached_property
+    def _pieces(self) -> Mapping[int, bytes]:
+        return written_pieces(self._backend)
+
+    @property
+    def pieces(self) -> Mapping[int, bytes]:
+        """The texts of tokens as a prompt has them, that of each control token included."""
+        with self._lock:
+            return self._pieces
+
     def warm_up(self) -> None:
         """Do what the first chat prompt would otherwise wait for: read the vocabulary, parse the template."""
         self.template.render((Message("user", "."),))
@@ -77,15 +90,21 @@ class Prompts:
     def _prepared(self, request: GenerateRequest) -> Prompt:
         if request.tokens is not None:
             self._backend.check_ids(request.tokens, "tokens")
-            return Prompt(RenderedPrompt(_text_of(self._backend, request.tokens), tuple(request.tokens)))
+            text = b"".join(map(self.pieces.__getitem__, request.tokens)).decode("utf-8", errors="replace")
+            return Prompt(RenderedPrompt(text, tuple(request.tokens)))
         if request.text is not None:
             if not request.text and not request.suffix:  # a token that begins every prompt is nothing to go on
                 return Prompt(RenderedPrompt("", ()))
             if request.suffix is not None:
                 return self._infill(request.text, request.suffix)
             ids = self._backend.tokenize(request.text, add_special=True, parse_special=request.parse_special)
-            return Prompt(RenderedPrompt(request.text, tuple(ids)))
+            return Prompt(RenderedPrompt(request.text, tuple(ids)), is_begun=ids[:1] == [self._bos])
         return self._chat(request, request.messages or ())
+
+    @property
+    def _bos(self) -> int | None:
+        """The token that begins every prompt, where there is one."""
+        return self._backend.special("bos") if self._backend.adds_bos else None
 
     def _infill(self, before: str, after: str) -> Prompt:
         """The prompt for what stands between two texts, with the tokens that the model was trained to see there.
@@ -97,7 +116,7 @@ class Prompts:
         if start is None or end is None or middle is None:
             raise UnsupportedError("this model has no fill-in-the-middle tokens: leave suffix out")
         texts = [self._backend.tokenize(text, add_special=False, parse_special=False) for text in (before, after)]
-        bos = self._backend.special("bos") if self._backend.adds_bos else None
+        bos = self._bos
         ids = [*([] if bos is None else [bos]), start, *texts[0], end, *texts[1], middle]
         return Prompt(RenderedPrompt(before + after, tuple(ids)))
 
@@ -109,13 +128,15 @@ class Prompts:
             tools=() if request.tool_choice == "none" else request.tools,
         )
         tokens = [token for part in self._parts(rendered, messages) for token in part]
-        bos = self._backend.special("bos")
-        if self._backend.adds_bos and bos is not None and tokens[:1] != [bos]:
+        bos = self._bos
+        is_begun = bos is not None and tokens[:1] != [bos]
+        if bos is not None and is_begun:
             tokens.insert(0, bos)
         return Prompt(
             RenderedPrompt(rendered.text, tuple(tokens), rendered.notes, rendered.opens_reasoning),
             rendered.stop,
             rendered.calls,
+            is_begun=is_begun,
         )
 
     def _parts(self, rendered: Rendered, messages: Sequence[Message]) -> Iterator[Sequence[int]]:
@@ -150,7 +171,3 @@ class Prompts:
                 piece = segment.text[low - offset : high - offset]
                 yield self._backend.tokenize(piece, add_special=False, parse_special=segment.special)
             offset += len(segment.text)
-
-
-def _text_of(backend: Backend, tokens: Sequence[int]) -> str:
-    return backend.detokenize(tokens).decode("utf-8", errors="replace")

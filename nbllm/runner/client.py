@@ -17,6 +17,7 @@ from nbllm.runner.channel import Channel
 from nbllm.runner.listener import Address, dial
 
 CONNECT_TIMEOUT_S = 5.0
+_LOST = "the process that ran the model ended; send the request again"
 _CLOSED = "the connection to the model was closed; load or attach it again"
 _T = TypeVar("_T")
 
@@ -64,7 +65,10 @@ class RemoteEngine:
         token: what the host expects to hear first.
         answer_timeout_s: most time until the host says that it has received something; None waits.
         on_lost: called once, from the reading thread, when the connection has ended without `close`.
-        lost_message: asked for what to tell those whose requests are in flight then.
+        lost_message: asked once, from the reading thread, for what to tell those whose requests are in flight then.
+
+    Attributes:
+        num_others: other connections that use the engine.
 
     Raises:
         EngineError: nobody answers there, or not in this version of the protocol.
@@ -80,12 +84,14 @@ class RemoteEngine:
         lost_message: Callable[[], str] | None = None,
     ) -> None:
         self._answer_timeout_s, self._on_lost = answer_timeout_s, on_lost
-        self._lost_message = lost_message or _lost
+        self._lost_message = lost_message or (lambda: _LOST)
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._tickets: dict[int, RemoteTicket] = {}
         self._calls: dict[int, _Pending] = {}
         self._is_closed = self._is_lost = False
+        self._farewell = _LOST
+        self.num_others = 0
         self._greeting = _Pending()
         try:
             connection = dial(address, CONNECT_TIMEOUT_S)
@@ -169,11 +175,6 @@ class RemoteEngine:
     def is_alive(self) -> bool:
         return not (self._is_closed or self._is_lost)
 
-    @property
-    def num_open(self) -> int:
-        """Requests in flight."""
-        return len(self._tickets)
-
     def _cancel(self, ticket: RemoteTicket) -> None:
         self._channel.send(messages.encoded_request(messages.Cancel(ticket.id)))
 
@@ -218,7 +219,7 @@ class RemoteEngine:
         if self._is_closed:
             raise EngineClosedError(_CLOSED)
         if self._is_lost:
-            raise EngineDeadError(self._lost_message())
+            raise EngineDeadError(self._farewell)
 
     # ---- the reading thread
 
@@ -233,6 +234,8 @@ class RemoteEngine:
             self._greeting.is_here.set()
         elif isinstance(message, messages.Taken | messages.Refused):
             self._take_reply(message)
+        elif isinstance(message, messages.Guests):
+            self.num_others = message.num
         else:
             self._settle(self._calls.get(message.id), message.value, None)
 
@@ -291,7 +294,9 @@ class RemoteEngine:
             self._is_lost = True
             tickets, calls = list(self._tickets.values()), list(self._calls.values())
             self._tickets.clear()
-        error = EngineClosedError(_CLOSED) if self._is_closed else EngineDeadError(self._lost_message())
+        if not self._is_closed:
+            self._farewell = self._lost_message()
+        error = EngineClosedError(_CLOSED) if self._is_closed else EngineDeadError(self._farewell)
         for pending in (*calls, self._greeting):
             if not pending.is_here.is_set():
                 self._settle(pending, None, error)
@@ -320,7 +325,3 @@ def _wait(event: threading.Event) -> None:
     """Wait so that an interrupt gets through on every platform."""
     while not event.wait(0.5):
         pass
-
-
-def _lost() -> str:
-    return "the process that ran the model ended; send the request again"

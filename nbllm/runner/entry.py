@@ -81,6 +81,11 @@ class Entry:
     def num_users(self) -> int:
         return self.num_active + self.num_waiting
 
+    @property
+    def num_guests(self) -> int:
+        """Other processes, such as kernels, that are attached to the runner."""
+        return self.runner.engine.num_others if self.runner is not None else 0
+
 
 def described(entry: Entry) -> RunnerState:
     return RunnerState(

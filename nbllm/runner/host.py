@@ -77,6 +77,19 @@ class EngineHost:
     def forget(self, guest: _Guest) -> None:
         with self._lock:
             self._guests.discard(guest)
+            self._announce()
+
+    def welcomed(self, guest: _Guest) -> None:
+        """It has shown that it may be here."""
+        with self._lock:
+            guest.is_known = True
+            self._announce()
+
+    def _announce(self) -> None:
+        """Under the lock, so that the last number that each hears is the right one."""
+        known = [guest for guest in self._guests if guest.is_known]
+        for guest in known:
+            guest.hear_of_others(len(known) - 1)
 
     def _accept(self) -> None:
         while not self._is_closed:
@@ -108,7 +121,8 @@ class _Guest:
         self._host = host
         self._engine = host.engine
         self._channel = Channel(connection, self._take, self._closed)
-        self._is_known = False
+        self.is_known = False
+        self._num_others = 0
         self._lock = threading.Lock()
         self._tickets: dict[int, Ticket | None] = {}  # None while the engine has not taken the request in
         self._cancelled: set[int] = set()
@@ -119,11 +133,16 @@ class _Guest:
     def close(self) -> None:
         self._channel.close()
 
+    def hear_of_others(self, num: int) -> None:
+        if num != self._num_others:
+            self._num_others = num
+            self._send(messages.Guests(num))
+
     # ---- the reading thread
 
     def _take(self, payload: bytes) -> None:
         message = messages.decoded_request(payload)
-        if not self._is_known:
+        if not self.is_known:
             self._greet(message)
         elif isinstance(message, messages.Cancel):
             self._cancel(message.id)
@@ -145,8 +164,8 @@ class _Guest:
             self._send(messages.Refused(0, error))
             self._channel.finish()
             return
-        self._is_known = True
         self._send(messages.Welcome(self._engine.info))
+        self._host.welcomed(self)
 
     def _cancel(self, id: int) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ Generate|Embed|Score|Choose(id) ->
 Cancel(id)                 ->
 Call(id, method, ...)      ->
                            <-     Result(id, value) | Refused(id, error)
+                           <-     Guests(num)                whenever the number of the others has changed
 """
 
 from __future__ import annotations
@@ -134,11 +135,17 @@ class Load(_Message, tag="load", frozen=True):
     value: EngineStats
 
 
+class Guests(_Message, tag="guests", frozen=True):
+    """How many others use the engine too; before the first of these, nobody."""
+
+    num: int
+
+
 Call = Tokenize | Detokenize | Render | Stats
 Result = Tokens | Text | Rendered | Load
 Submission = Generate | Embed | Score | Choose
 FromClient = Hello | Submission | Cancel | Call
-FromHost = Welcome | Received | Taken | Refused | Piece | Result
+FromHost = Welcome | Received | Taken | Refused | Piece | Result | Guests
 
 
 def submission(id: int, request: Request) -> Submission:

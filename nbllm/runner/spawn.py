@@ -54,7 +54,6 @@ class RunningRunner:
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
         self._gone = threading.Event()
-        self._is_lost = False
         self._process = _popen(command)
         self._outcome: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._listening = self._thread(self._listen, "errors")
@@ -151,11 +150,8 @@ class RunningRunner:
         raise EngineClosedError(f"loading {self.spec.name} was given up")
 
     def _lost_message(self) -> str:
-        """Asked for when the connection ends, which comes a moment before the process's own end."""
-        with self._lock:
-            is_first, self._is_lost = not self._is_lost, True
-        if is_first:  # the connection's reading thread; those who ask later must not wait
-            self._gone.wait(_TERM_GRACE_S)
+        """Asked for when the connection ends, which comes a moment before the process's own end: so this waits."""
+        self._gone.wait(_TERM_GRACE_S)
         if self._gone.is_set():
             return f"{self.farewell()}; send the request again"
         return f"the connection to {self.spec.name} ended; send the request again"

@@ -28,6 +28,8 @@ from nbllm.runner.spec import Key, RunnerSpec
 
 _BUSY_RETRY_S = 5.0
 """What a client is told to wait when nothing says how long: the length of a shorter answer."""
+_GUEST_CHECK_S = 5.0
+"""How soon at least it is looked again whether a runner's guests, the kernels that are attached to it, have left."""
 
 
 class Lease:
@@ -290,7 +292,7 @@ class Supervisor:
         deadline = entry.since + self._load_timeout_s
         while self._placed() == others:
             is_one_going = any(other.state == "stopping" for other in others)
-            victim = pool.least_recently_used(other for other in others if other.state == "ready")
+            victim = pool.least_recently_used(each for each in others if each.state == "ready" and not each.num_guests)
             if entry.cancelled.is_set():
                 raise EngineClosedError(f"loading {entry.spec.name} was given up")
             if victim is not None and not is_one_going and entry.num_waiting:
@@ -309,7 +311,10 @@ class Supervisor:
 
     def _unload_expired(self) -> None:
         for entry in pool.expired(self._ready(), self._clock()):
-            self._stop(entry)
+            if entry.num_guests:
+                entry.last_used, entry.keep_alive_s = self._clock(), max(entry.keep_alive_s, _GUEST_CHECK_S)
+            else:
+                self._stop(entry)
 
     async def _watch(self) -> None:
         while not self._is_closed:

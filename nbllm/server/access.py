@@ -9,7 +9,6 @@ lease = slots.acquire(access.key)             None: answer with too_many(access.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -21,8 +20,9 @@ from nbllm.server.keys import Key, KeyStore, Verdict
 from nbllm.server.origins import AllowedOrigins, is_loopback_address, is_loopback_host
 from nbllm.server.scopes import ALL_SCOPES, USUAL_SCOPES, Scope
 
-_HOW_TO_SEND = "send the header 'Authorization: Bearer KEY' with Jupyter's token or a key of  jupyter nbllm keys create"
 _FORWARDING = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
+_REPAIR_S = 30
+"""What a client is told to wait while the keys file is damaged."""
 _OPEN_SCOPES: frozenset[Scope] = frozenset(USUAL_SCOPES)
 
 
@@ -32,10 +32,18 @@ class Policy:
 
     Args:
         is_open: those without a key may use models and list them, from this machine and from pages of `origins`.
+        is_alone: there is no notebook server, whose token its user would know.
     """
 
     origins: AllowedOrigins
     is_open: bool = False
+    is_alone: bool = False
+
+    @property
+    def advice(self) -> str:
+        """What to do without a key that works."""
+        token = "" if self.is_alone else "Jupyter's token or "
+        return f"send the header 'Authorization: Bearer KEY' with {token}a key of  jupyter nbllm keys create"
 
 
 def policy_for(bind: str, *, origins: AllowedOrigins, is_alone: bool, is_under_hub: bool, has_keys: bool) -> Policy:
@@ -49,16 +57,16 @@ def policy_for(bind: str, *, origins: AllowedOrigins, is_alone: bool, is_under_h
         ParameterError: run alone, it would listen to other machines and have no key for anybody.
     """
     if not is_alone or is_under_hub:
-        return Policy(origins=origins)
+        return Policy(origins=origins, is_alone=is_alone)
     if is_loopback_address(bind):
-        return Policy(origins=origins, is_open=True)
+        return Policy(origins=origins, is_open=True, is_alone=True)
     if not has_keys:
         raise ParameterError(
             "ip",
             f"{bind or '0.0.0.0'} lets other machines in, and there is no key: make one with  "
             "jupyter nbllm keys create NAME  or leave --ip out",
         )
-    return Policy(origins=origins)
+    return Policy(origins=origins, is_alone=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +80,7 @@ class Access:
         is_guess: a secret was presented that is no key's; where that leads to a 401, it counts against the address.
         cause: for the server's log only, as it names files.
         about_key: granted without a key although one was presented, that is wrong for this reason.
+        advice: what to do where this does not suffice.
     """
 
     status: int = 200
@@ -84,14 +93,15 @@ class Access:
     is_guess: bool = False
     cause: str = ""
     about_key: str = ""
+    advice: str = ""
 
     @property
     def granted(self) -> bool:
         return self.status == 200
 
-    def may_use(self, model: str) -> bool:
-        """Whether the model is one that the key opens, as far as its list says."""
-        return self.key is None or self.key.models is None or model in self.key.models
+    def may_use(self, *names: str) -> bool:
+        """Whether the model with these names is one that the key opens, as far as its list says."""
+        return self.key is None or self.key.models is None or not set(names).isdisjoint(self.key.models)
 
 
 def notebook_access(name: str = "notebook") -> Access:
@@ -126,21 +136,21 @@ def decide(
     problem = "it has characters that no key has, or is too long" if credentials.is_malformed else verdict.problem
     is_guess = credentials.secret is not None
     if not policy.is_open or is_forwarded or not is_loopback_address(address):
-        return _unknown(problem, is_guess)
+        return _unknown(problem, is_guess, policy.advice)
     if not is_loopback_host(host):
         return Access(
             status=403,
             message="Without a key, this server is there under the names localhost and 127.0.0.1 only; use one of "
-            f"them, or {_HOW_TO_SEND}",
+            f"them, or {policy.advice}",
             code="host_not_allowed",
         )
     if origin is not None and not policy.origins.allows(origin):
         return Access(
             status=403,
-            message=f"Pages of {origin[:100]!r} may not use this server: add it to allow_origins, or {_HOW_TO_SEND}",
+            message=f"Pages of {origin[:100]!r} may not use this server: add it to allow_origins, or {policy.advice}",
             code="origin_not_allowed",
         )
-    return Access(name="anonymous", scopes=_OPEN_SCOPES, about_key=problem, is_guess=is_guess)
+    return Access(name="anonymous", scopes=_OPEN_SCOPES, about_key=problem, is_guess=is_guess, advice=policy.advice)
 
 
 def require(access: Access, scope: Scope, *models: str) -> Access:
@@ -153,7 +163,7 @@ def require(access: Access, scope: Scope, *models: str) -> Access:
         return access
     if scope not in access.scopes:
         return _out_of_scope(access, scope)
-    if models and not any(access.may_use(model) for model in models):
+    if models and not access.may_use(*models):
         opened = ", ".join((access.key and access.key.models) or ())
         return _refused(
             access,
@@ -189,18 +199,17 @@ class Guard:
         self._keys = keys
         self._notebook_token = notebook_token
         self._attempts = Attempts() if attempts is None else attempts
+        self._cause = ""
 
     def check(self, headers: Mapping[str, str], address: str) -> Access:
         """Decide; nothing is counted yet, since the notebook server may know who this is (its cookie, its hub)."""
         credentials = presented(headers)
         is_token = is_same_secret(credentials.secret, self._notebook_token())
-        verdict = Verdict()
+        verdict: Verdict = Verdict()
+        cause: str | None = None
         if credentials.secret is not None and not is_token:  # the token works also when the keys file does not
-            try:
-                verdict = self._keys.verify(credentials.secret)
-            except KeyFileError as exc:
-                return _keys_unusable(exc)
-        return decide(
+            verdict, cause = self._verdict(credentials.secret)
+        access = decide(
             self.policy,
             credentials,
             verdict,
@@ -210,6 +219,23 @@ class Guard:
             is_forwarded=any(name in headers for name in _FORWARDING),
             is_jupyter_token=is_token,
         )
+        if cause is None:
+            return access
+        return replace(_keys_unusable() if access.status == 401 else access, cause=self._news(cause))
+
+    def _verdict(self, secret: str) -> tuple[Verdict, str | None]:
+        """With why keys cannot be checked; None if they can."""
+        try:
+            verdict = self._keys.verify(secret)
+        except KeyFileError as exc:
+            return Verdict(), str(exc)
+        self._cause = ""
+        return verdict, None
+
+    def _news(self, cause: str) -> str:
+        """Only once, or a client that polls would fill the log."""
+        is_known, self._cause = cause == self._cause, cause
+        return "" if is_known else cause
 
     def settled(self, access: Access, address: str) -> Access:
         """Count a wrong key against the address it came from. Call it once a request, with what is going to be said."""
@@ -227,52 +253,14 @@ class Guard:
         )
 
 
-class Slots:
-    """How many requests of each key are being answered. For one thread: the server's event loop."""
-
-    def __init__(self) -> None:
-        self._taken: Counter[str] = Counter()
-
-    def acquire(self, key: Key | None) -> Lease | None:
-        """A place for one more request; None where the key has no more. Without a key there is always one."""
-        if key is None or key.max_concurrent is None:
-            return Lease(None, self._taken)
-        if self._taken[key.id] >= key.max_concurrent:
-            return None
-        self._taken[key.id] += 1
-        return Lease(key.id, self._taken)
-
-
-class Lease:
-    """A place that a request has; leaving it, or `release()`, gives it back once."""
-
-    def __init__(self, key_id: str | None, taken: Counter[str]) -> None:
-        self._key_id = key_id
-        self._taken = taken
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def release(self) -> None:
-        if self._key_id is None:
-            return
-        self._taken[self._key_id] -= 1
-        if not self._taken[self._key_id]:
-            del self._taken[self._key_id]  # so that revoked keys leave nothing behind
-        self._key_id = None
-
-
-def _unknown(problem: str, is_guess: bool) -> Access:
+def _unknown(problem: str, is_guess: bool, advice: str) -> Access:
     opening = f"This key opens nothing: {problem}" if problem else "This server needs a key"
-    return Access(status=401, message=f"{opening}; {_HOW_TO_SEND}", code="invalid_api_key", is_guess=is_guess)
+    return Access(status=401, message=f"{opening}; {advice}", code="invalid_api_key", is_guess=is_guess)
 
 
 def _out_of_scope(access: Access, scope: Scope) -> Access:
     if access.key is None:
-        return _unknown(access.about_key, access.is_guess)
+        return _unknown(access.about_key, access.is_guess, access.advice)
     return _refused(
         access,
         f"The key {access.name!r} is for {', '.join(access.key.scopes)}, and this needs the scope {scope}: make a key "
@@ -285,6 +273,6 @@ def _refused(access: Access, message: str, code: str) -> Access:
     return replace(access, status=403, message=message, code=code)
 
 
-def _keys_unusable(exc: KeyFileError) -> Access:
+def _keys_unusable() -> Access:
     message = "The server cannot check keys; its log says why. Its owner must repair the keys file"
-    return Access(status=503, message=message, code="keys_unavailable", cause=str(exc))
+    return Access(status=503, message=message, code="keys_unavailable", retry_after_s=_REPAIR_S)

@@ -6,12 +6,13 @@ Its settings come from `jupyter_nbllm_config.py`. The notebook server's own file
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
 import socket
 import sys
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from jupyter_core.application import JupyterApp
 from jupyter_server.auth.decorator import allow_unauthenticated
@@ -20,8 +21,11 @@ from traitlets import default
 
 from nbllm.errors import ParameterError
 from nbllm.server.handlers.base import OpenAIHandler
+from nbllm.server.handlers.metrics import MetricsHandler
 from nbllm.server.handlers.models import UnknownPathHandler
-from nbllm.server.origins import is_loopback_address
+
+if TYPE_CHECKING:
+    from nbllm.server.service import Service
 
 DEFAULT_PORT = 4891
 """GPT4All's, so that what was written for it finds this server."""
@@ -87,7 +91,9 @@ class ModelServer(ServerApp):
         super().init_webapp()
         self.web_app.wildcard_router.rules.clear()  # the extension's own routes come later, before this router
         self.web_app.settings["default_handler_class"] = UnknownPathHandler
-        self.web_app.add_handlers(".*$", [(self.base_url.rstrip("/") + r"/?", RootHandler)])  # type: ignore[no-untyped-call]
+        base = self.base_url.rstrip("/")
+        routes = [(base + "/?", RootHandler), (base + "/metrics/?", MetricsHandler)]
+        self.web_app.add_handlers(".*$", routes)  # type: ignore[no-untyped-call]
 
     def init_httpserver(self) -> None:
         if not self.sock and not self.port_retries:
@@ -113,7 +119,8 @@ class ModelServer(ServerApp):
     def running_server_info(self, kernel_count: bool = True) -> str:
         """What is said at the start."""
         base = f"{self.connection_url.rstrip('/')}/v1"
-        key = "" if is_loopback_address(self.ip) else " -H 'Authorization: Bearer KEY'"
+        service: Service = self.web_app.settings["nbllm_service"]
+        key = "" if service.guard.policy.is_open else " -H 'Authorization: Bearer KEY'"
         return (
             f"nbllm serves OpenAI's API at {base} (Ctrl-C stops it). To ask:\n"
             f"  curl {base}/chat/completions{key} -H 'Content-Type: application/json' -d '{_WORDS}'"
@@ -156,6 +163,8 @@ def _check_address(ip: str, port: int) -> None:
         except OSError as exc:
             if place[0] == "::1":  # localhost is that too, and many containers have no IPv6
                 continue
+            if exc.errno == errno.EADDRNOTAVAIL:
+                raise ParameterError("--ip", f"{ip} is no address of this machine") from exc
             other = port + 1 if port < _MAX_PORT else DEFAULT_PORT
             problem = f"cannot listen on {port} of {ip or 'all addresses'}: {exc.strerror}; try  --port {other}"
             raise ParameterError("--port", problem) from exc

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from tornado import web
 
-from nbllm.errors import ParameterError
 from nbllm.server.failures import failure_of
+from nbllm.wire.openai.blame import blamed
 from nbllm.wire.openai.errors import error_body
-
-_PARAMS = {"context_length_exceeded": "messages", "model_not_found": "model", "invalid_constraint": "response_format"}
 
 
 class ApiError(web.HTTPError):
@@ -28,11 +26,17 @@ class ApiError(web.HTTPError):
         self.retry_after_s = retry_after_s
 
     @classmethod
-    def of(cls, error: BaseException) -> ApiError:
-        """What a client is told of an error of ours, and nothing of one that nobody foresaw."""
+    def of(cls, error: BaseException, call: object = None) -> ApiError:
+        """What a client is told of an error of ours, and nothing of one that nobody foresaw.
+
+        Args:
+            call: the request that it is about, as it was parsed.
+        """
         failure = failure_of(error)
         if failure is None:
             return cls(500, "Internal error; the notebook server's log has the details")
-        param = error.param if isinstance(error, ParameterError) else _PARAMS.get(failure.code or "")
+        message, param = blamed(error, call)
+        if failure.code == "model_not_found":
+            param = "model"
         retry_after_s = getattr(error, "retry_after_s", failure.retry_after_s)
-        return cls(failure.status, str(error), param=param, code=failure.code, retry_after_s=retry_after_s)
+        return cls(failure.status, message, param=param, code=failure.code, retry_after_s=retry_after_s)

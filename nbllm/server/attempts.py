@@ -42,10 +42,6 @@ class Attempts:
         self._clock = clock
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()  # oldest failure first
 
-    @property
-    def num_addresses(self) -> int:
-        return len(self._buckets)
-
     def charge(self, address: str) -> float:
         """Count one failure: 0 while the address may go on, else the seconds until it may fail again."""
         now = self._clock()

@@ -75,7 +75,7 @@ def _serve(words: Sequence[str]) -> int:
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None: it cannot be imported
     from nbllm.server.extension import NbllmApp
 
-    if problem := _unknown_option(words):
+    if problem := _unknown_option(words) or _wrong_number(words):
         return _failed(problem, 2)
     try:
         NbllmApp.launch_instance(list(words))  # type: ignore[no-untyped-call]
@@ -102,6 +102,32 @@ def _unknown_option(words: Sequence[str]) -> str:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean --{close[0]}?" if close else "see  jupyter nbllm --help"
             return f"--{name[:80]} is not an option; {hint}"
+    return ""
+
+
+def _wrong_number(words: Sequence[str]) -> str:
+    """What is wrong with an option's number, "" if nothing is. Jupyter would say it in a traceback's words."""
+    from jupyter_server import serverapp
+    from traitlets import Float, Int, TraitError
+
+    from nbllm.server.extension import NbllmApp
+
+    settings = {**serverapp.aliases, **NbllmApp.aliases}
+    traits = {
+        f"{owner.__name__.replace('ModelServer', 'ServerApp')}.{name}": trait
+        for owner in (NbllmApp.serverapp_class, NbllmApp)
+        for name, trait in owner.class_traits(config=True).items()
+    }
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.removeprefix("--").partition("=")
+        trait = traits.get(settings.get(name, name)) if word.startswith("--") else None
+        value = value if equals else following
+        if isinstance(trait, Int | Float):
+            try:
+                trait.from_string(value)
+            except (ValueError, TraitError):
+                kind = "a number" if isinstance(trait, Float) else "a whole number"
+                return f"--{name} must be {kind}, not {value[:40]!r}"
     return ""
 
 

@@ -11,7 +11,7 @@ from traitlets import TraitError
 
 from nbllm._version import __version__
 from nbllm.config import key_in_environment
-from nbllm.errors import NbllmError
+from nbllm.errors import NbllmError, ParameterError
 from nbllm.runner import spawn
 from nbllm.runner.spec import LoadOptions
 from nbllm.runner.supervisor import Supervisor
@@ -28,6 +28,7 @@ from nbllm.server.origins import AllowedOrigins
 from nbllm.server.router import Router
 from nbllm.server.service import Service
 from nbllm.server.settings import Settings
+from nbllm.store.names import resolve
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
@@ -76,23 +77,38 @@ class NbllmApp(Settings, ExtensionApp):
             self._refuse(error)
 
     def _refuse(self, error: Exception) -> None:
-        if isinstance(self.serverapp, ModelServer):
+        if self._is_alone:
             raise error
         self.log.error("nbllm: %s; there is no /v1 until this is corrected and the server started again", error)
 
     def initialize_settings(self) -> None:
+        self.catches_all = self._is_alone  # as GPT4All does, whose place it takes
         live = self.live_config()
         config = live()
         keys = KeyStore(config.keys_file)
         guard = Guard(self._policy(config, keys), keys, notebook_token=self._notebook_token)
         self.service = Service(live, guard=guard, router=self._router(config, live), limits=self.limits(config))
         self.settings["nbllm_service"] = self.service
+        if self._is_alone:
+            self._check_default(config)
+
+    def _check_default(self, config: Config) -> None:
+        """Raises ParameterError when `--model` names none; a default that nobody has chosen may be missing."""
+        router, meant = self.service.router, config.unaliased("default")
+        try:
+            if meant not in router.endpoints:
+                resolve(meant, config)
+            router.check_length(router.names.target("default"))
+        except NbllmError as exc:
+            if self.default_model is not None:
+                raise ParameterError("--model", str(exc)) from exc
+            self.log.warning("nbllm: there is no default model: %s", exc)
 
     def initialize_handlers(self) -> None:
         self.handlers.extend(
             [
                 (r"/v1/models/?", ModelsHandler),
-                (r"/v1/models/(.+)", ModelHandler),
+                (r"/v1/models/(.+?)/?", ModelHandler),
                 (r"/v1/chat/completions/?", ChatHandler),
                 (r"/v1/chat/completions/input_tokens/?", InputTokensHandler),
                 (r"/v1/completions/?", CompletionHandler),
@@ -114,6 +130,10 @@ class NbllmApp(Settings, ExtensionApp):
         assert self.serverapp is not None  # linked before any of this is called
         return self.serverapp
 
+    @property
+    def _is_alone(self) -> bool:
+        return isinstance(self.serverapp, ModelServer)
+
     def _notebook_token(self) -> str:
         return str(self._server.identity_provider.token)
 
@@ -121,7 +141,7 @@ class NbllmApp(Settings, ExtensionApp):
         return policy_for(
             self._server.ip,
             origins=AllowedOrigins.parse(config.allow_origins),
-            is_alone=isinstance(self._server, ModelServer),
+            is_alone=self._is_alone,
             is_under_hub=bool(os.environ.get("JUPYTERHUB_API_TOKEN")),
             has_keys=bool(keys.list()),
         )

@@ -52,7 +52,13 @@ _BY_ERROR: dict[type[BaseException], Failure] = {
     RunnerBackoffError: Failure(
         503, "model_unavailable", "the model's process failed a moment ago", "ask again after Retry-After", 1.0
     ),
-    BusyError: Failure(503, "model_unavailable", "all loaded models are busy", "ask again after Retry-After", 1.0),
+    BusyError: Failure(
+        503,
+        "model_unavailable",
+        "all loaded models are in use, or the model was not loaded in time",
+        "ask again after Retry-After",
+        1.0,
+    ),
     errors.InsufficientMemoryError: Failure(
         503,
         "model_unavailable",
@@ -64,18 +70,41 @@ _BY_ERROR: dict[type[BaseException], Failure] = {
         503, "model_unavailable", "another server's model cannot be used", "see the message", 30
     ),
     errors.EngineError: Failure(
-        503, "engine_failed", "the process that ran the model ended", "send the request again", 1.0
+        503,
+        "engine_failed",
+        "the process that ran the model ended, or could not be started in time",
+        "send the request again",
+        1.0,
     ),
 }
 _BY_STATUS = (
     Failure(401, "invalid_api_key", "no key, or a wrong, expired or revoked one", "send Authorization: Bearer KEY"),
-    Failure(403, "insufficient_scope", "the key, page or host may not do this", "make a key with the scope it names"),
-    Failure(404, None, "no such path", "see the list of routes"),
+    Failure(403, "insufficient_scope", "the key may not do this", "make a key with the scope that is named"),
+    Failure(403, "model_not_allowed", "the key is not for this model", "take one that GET /v1/models lists for it"),
+    Failure(
+        403,
+        "host_not_allowed",
+        "without a key, the server has only this machine's names",
+        "use localhost, or send a key",
+    ),
+    Failure(
+        403,
+        "origin_not_allowed",
+        "without a key, pages of this origin may not ask",
+        "see `allow_origins`, or send a key",
+    ),
+    Failure(404, None, "no such path", "take one of those that the message lists"),
     Failure(405, "method_not_allowed", "the path is there, for another method", "see the header Allow"),
     Failure(413, "body_too_large", "the body is too large", "send less at once"),
     Failure(415, "unsupported_media_type", "the body is not said to be JSON", "send Content-Type: application/json"),
     Failure(
-        429, "rate_limit_exceeded", "the queue, or what a key may do at once, is full", "ask again after Retry-After"
+        429,
+        "rate_limit_exceeded",
+        "the queue, or what a key may do at once, is full; or too many wrong keys came from there",
+        "ask again after Retry-After",
+    ),
+    Failure(
+        503, "keys_unavailable", "the file of the keys cannot be read", "the server's log says how to repair it", 30
     ),
 )
 

@@ -161,13 +161,17 @@ class KeyStore:
     def revoke(self, id_or_name: str) -> Key:
         """Remove a key; from the next request on it opens nothing.
 
+        Args:
+            id_or_name: or the whole secret.
+
         Raises:
             InvalidRequestError: there is no such key, or there are several of that name.
             KeyFileError: the file cannot be written; it is as it was.
         """
         with self._file.locked():
             keys = self._parsed(self._file.read())
-            found = [key for key in keys if id_or_name in (key.id, key.name)]
+            digest = _digest(id_or_name)
+            found = [key for key in keys if id_or_name in (key.id, key.name) or key.sha256 == digest]
             if not found:
                 raise InvalidRequestError(_no_such_key(id_or_name, keys))
             if len(found) > 1:
@@ -232,6 +236,8 @@ def _checked_count(max_concurrent: int | None) -> int | None:
 
 
 def _no_such_key(asked: str, keys: Iterable[Key]) -> str:
+    if asked.startswith(PREFIX):  # a secret, which must not be shown again
+        return "no key has this secret; see  jupyter nbllm keys list"
     known = [name for key in keys for name in (key.name, key.id)]
     close = difflib.get_close_matches(asked[:_MAX_NAME_LENGTH], known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "see  jupyter nbllm keys list"

@@ -13,9 +13,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
+
 from nbllm.errors import NbllmError, ParameterError
 from nbllm.server.keys import Key, KeyStore
 from nbllm.server.scopes import MEANINGS, USUAL_SCOPES
+from nbllm.server.status import json_text
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGE = re.compile(r"([0-9]{1,6})([mhdw])", re.ASCII)
@@ -35,7 +38,7 @@ def main(argv: Sequence[str], store_path: Path) -> int:
         elif arguments.command == "revoke":
             _revoke(store, arguments.key)
         else:
-            _list(store)
+            _list(store, as_json=arguments.json)
     except ParameterError as exc:
         return _failed(f"{_spelt(exc.param)}: {exc.problem}")
     except NbllmError as exc:
@@ -59,9 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--models", metavar="A,B", help="the only models that it opens (default: all)")
     create.add_argument("--expires", metavar="TIME", help="after which it is void: 30d, 12h, 2w (default: never)")
     create.add_argument("--max-concurrent", metavar="N", type=int, help="requests at a time (default: no limit)")
-    commands.add_parser("list", help="show the keys, without their secrets")
+    listing = commands.add_parser("list", help="show the keys, without their secrets")
+    listing.add_argument("--json", action="store_true", help="as JSON, for programs")
     revoke = commands.add_parser("revoke", help="make a key void, at once and for ever")
-    revoke.add_argument("key", metavar="ID", help="the key's id or name")
+    revoke.add_argument("key", metavar="ID", help="the key's id or name, or the key itself")
     return parser
 
 
@@ -79,8 +83,11 @@ def _create(store: KeyStore, arguments: argparse.Namespace) -> None:
     _say(f"To make it void:  jupyter nbllm keys revoke {key.id}")
 
 
-def _list(store: KeyStore) -> None:
+def _list(store: KeyStore, *, as_json: bool) -> None:
     keys = store.list()
+    if as_json:
+        _flush_out(json_text([_public(key) for key in keys]))
+        return
     if not keys:
         _say("There are no keys; make one with  jupyter nbllm keys create NAME")
         return
@@ -94,6 +101,11 @@ def _list(store: KeyStore) -> None:
 def _revoke(store: KeyStore, id_or_name: str) -> None:
     key = store.revoke(id_or_name)
     _say(f"The key {key.name!r} ({key.id}) opens nothing any more.")
+
+
+def _public(key: Key) -> dict[str, object]:
+    """Without the hash, which is nobody's business."""
+    return {name: value for name, value in msgspec.structs.asdict(key).items() if name != "sha256"}
 
 
 def _row(key: Key, now: datetime) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ IN_FLIGHT = Gauge("nbllm_requests_in_flight", "Requests under /v1 that are being
 LOADED = Gauge("nbllm_models_loaded", "Models that runners of this server hold")
 FIRST_TOKEN_S = Histogram(
     "nbllm_time_to_first_token_seconds",
-    "From a request's arrival to its first token",
+    "From the arrival of a request that streams to its first token",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 DURATION_S = Histogram(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,33 +12,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nbllm.config import Config
 from nbllm.core import Request
-from nbllm.errors import EngineDeadError, EngineError, ModelNotFoundError
+from nbllm.errors import EngineDeadError, EngineError
 from nbllm.runner.spec import LoadOptions, RunnerSpec
 from nbllm.server.flight import Flight, FrozenError
 from nbllm.server.kernels import SIGN_WITHIN_S, KernelEngines
+from nbllm.server.naming import ModelNames, Target
+from nbllm.server.wording import for_clients
 from nbllm.store.hashes import model_hash
-from nbllm.store.names import named_models, resolve, resolve_listed
 
 if TYPE_CHECKING:
     from nbllm.engine.interface import Engine
     from nbllm.runner.client import RemoteEngine
     from nbllm.runner.supervisor import Supervisor
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a model's name stands for.
-
-    Attributes:
-        name: the resolved name, which answers carry.
-        path: of the file on this machine; None for a model of another server.
-        stamp: what changes when that file is replaced.
-    """
-
-    name: str
-    path: Path | None
-    stamp: tuple[int, ...] = ()
+_logger = logging.getLogger("nbllm.server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +48,9 @@ class Router:
         config: read afresh for each request, so that a new alias needs no restart.
         options: what runners load models with.
         endpoints: engines of other servers by the name of their model.
+
+    Attributes:
+        names: what clients may call the models.
     """
 
     def __init__(
@@ -72,6 +63,8 @@ class Router:
         endpoints: Mapping[str, Engine],
     ) -> None:
         self._config, self._options = config, options
+        self.names = ModelNames(config, endpoints)
+        self._too_short: set[Path | None] = set()
         self.supervisor, self.kernels, self.endpoints = supervisor, kernels, endpoints
 
     async def target(self, name: str) -> Target:
@@ -79,9 +72,29 @@ class Router:
 
         Raises:
             ModelNotFoundError: nothing; the message has the closest names.
+            ModelLoadError: a file that its header says cannot be loaded.
             ParameterError: it is no name at all.
         """
-        return await asyncio.to_thread(self._target, name)
+        target = await asyncio.to_thread(self.names.target, name)
+        self.check_length(target)
+        return target
+
+    async def listed(self) -> dict[str, Target]:
+        """What can be asked for, by each of its names."""
+        return await asyncio.to_thread(self.names.listed)
+
+    def check_length(self, target: Target) -> None:
+        """Warn, once for each file, of a context that is longer than the model has learnt to use."""
+        wanted = self._options.context_length or 0
+        if 0 < target.context_length < wanted and target.path not in self._too_short:
+            self._too_short.add(target.path)
+            _logger.warning(
+                "nbllm: %s was trained for a context of %s tokens; with context_length=%d what it says about longer "
+                "texts may be nonsense",
+                target.name,
+                f"{target.context_length:,}",
+                wanted,
+            )
 
     async def open(self, target: Target, request: Request, wish: Wish) -> Flight:
         """Submit a request to the engine that is best for it, waiting for a load if need be.
@@ -91,6 +104,26 @@ class Router:
             ModelError: the model cannot be loaded.
             EngineError: no engine could be had in time, or it died.
         """
+        with for_clients(target):
+            return await self._open(target, request, wish)
+
+    async def ask(self, target: Target, wish: Wish, question: Callable[[Engine], _T]) -> _T:
+        """Something else than a request: to count tokens, say. `question` is called in a thread.
+
+        Raises what `open` does.
+        """
+        with for_clients(target):
+            return await self._ask(target, wish, question)
+
+    async def close(self) -> None:
+        self.kernels.close()
+        await self.supervisor.close()
+        for engine in self.endpoints.values():
+            engine.close()
+
+    # ---- inside
+
+    async def _open(self, target: Target, request: Request, wish: Wish) -> Flight:
         if target.path is None:
             return await Flight.begin(self.endpoints[target.name], request)
         if wish.may_use_kernels:
@@ -109,11 +142,7 @@ class Router:
         except EngineDeadError:  # it died before it had taken the request in, which a new one can do
             return await self._open_runner(target, request, wish)
 
-    async def ask(self, target: Target, wish: Wish, question: Callable[[Engine], _T]) -> _T:
-        """Something else than a request: to count tokens, say. `question` is called in a thread.
-
-        Raises what `open` does.
-        """
+    async def _ask(self, target: Target, wish: Wish, question: Callable[[Engine], _T]) -> _T:
         if target.path is None:
             return await asyncio.to_thread(question, self.endpoints[target.name])
         if wish.may_use_kernels:
@@ -124,14 +153,6 @@ class Router:
                     self.kernels.pass_over(kernel)
         async with await self.supervisor.lease(self._spec(target), keep_alive_s=wish.keep_alive_s) as lease:
             return await asyncio.to_thread(question, lease.engine)
-
-    async def close(self) -> None:
-        self.kernels.close()
-        await self.supervisor.close()
-        for engine in self.endpoints.values():
-            engine.close()
-
-    # ---- inside
 
     async def _open_runner(self, target: Target, request: Request, wish: Wish) -> Flight:
         async with contextlib.AsyncExitStack() as held:
@@ -150,28 +171,3 @@ class Router:
         assert target.path is not None
         folder = self._config().runtime_dir
         return RunnerSpec(path=target.path, name=target.name, folder=folder, options=self._options, stamp=target.stamp)
-
-    def _target(self, name: str) -> Target:
-        config = self._config()
-        meant = config.unaliased(name)
-        if meant in self.endpoints:
-            return Target(meant, None)
-        try:
-            path = resolve(meant, config) if meant != name else resolve_listed(meant, config)
-        except ModelNotFoundError:
-            if config.catch_all() is None or meant != name:
-                raise
-            return self._target("*")
-        return Target(_listed_name(path, config) or meant, path, _stamp(path))
-
-
-def _listed_name(path: Path, config: Config) -> str | None:
-    return next((known for known, file in named_models(config).items() if file == path), None)
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    try:
-        status = path.stat()
-    except OSError:  # deleted since it was found; the runner says so
-        return ()
-    return status.st_size, status.st_mtime_ns, status.st_ino

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from nbllm._version import __version__
 from nbllm.config import Config
-from nbllm.server.access import Guard, Slots
+from nbllm.server.access import Guard
+from nbllm.server.keyslots import KeySlots
 from nbllm.server.metrics import IN_FLIGHT
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Service:
     def __init__(self, config: Callable[[], Config], *, guard: Guard, router: Router, limits: Limits) -> None:
         self.config, self.guard, self.router, self.limits = config, guard, router, limits
         self.fingerprint = _fingerprint()
-        self.slots = Slots()
+        self.slots = KeySlots()
         self._num_in_flight = 0
 
     @property

@@ -29,7 +29,13 @@ def _optional(trait: Any, help: str) -> Any:
 
 
 class Settings(HasTraits):
-    """A mixin of the extension's application."""
+    """A mixin of the extension's application.
+
+    Attributes:
+        catches_all: names that mean no model mean the default one, unless the settings say what `*` means.
+    """
+
+    catches_all = False
 
     default_model = _optional(Unicode, "What answers to the name `default`.")
     model_aliases = _optional(Dict, "Names for models; the name `*` stands for every name that means no model.")
@@ -50,19 +56,17 @@ class Settings(HasTraits):
 
     max_body_bytes = Int(_USUAL.max_body_bytes, help="Most bytes of a request's body.").tag(config=True)
     allow_token_ids = Bool(False, help="Take token ids for embeddings; they must be this model's own.").tag(config=True)
-    hold_headers = Float(_USUAL.hold_s, help="Seconds that a stream's headers wait for its first token.").tag(
-        config=True
-    )
-    ping_interval = Float(_USUAL.ping_s, help="Seconds between two comments on a silent stream.").tag(config=True)
-    stall_timeout = Float(_USUAL.stall_s, help="Seconds that a client may leave its stream unread.").tag(config=True)
+    hold_s = Float(_USUAL.hold_s, help="Seconds that a stream's headers wait for its first token.").tag(config=True)
+    ping_s = Float(_USUAL.ping_s, help="Seconds between two comments on a silent stream.").tag(config=True)
+    stall_s = Float(_USUAL.stall_s, help="Seconds that a client may leave its stream unread.").tag(config=True)
 
     def limits(self, config: Config) -> Limits:
         return Limits(
             max_body_bytes=self.max_body_bytes,
             max_queue=config.max_queue,
-            hold_s=self.hold_headers,
-            ping_s=self.ping_interval,
-            stall_s=self.stall_timeout,
+            hold_s=self.hold_s,
+            ping_s=self.ping_s,
+            stall_s=self.stall_s,
             allow_token_ids=self.allow_token_ids,
         )
 
@@ -73,6 +77,8 @@ class Settings(HasTraits):
         given = {name: value for name, value in known.items() if value is not None}
         if "models_dir" in given:
             given["models_dir"] = Path(given["models_dir"])
+        if self.catches_all:
+            given["aliases"] = {"*": "default", **given.get("aliases", config.aliases)}
         try:
             return replace(config, **given)
         except ParameterError as exc:

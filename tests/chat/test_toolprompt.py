@@ -154,7 +154,7 @@ def test_control_texts_in_tools_and_calls_are_plain(source: str | None, escaped:
     ids=["set", "not a number", "class"],
 )
 def test_parameters_that_are_no_json_are_refused(parameters: dict[str, Any]) -> None:
-    with pytest.raises(ParameterError, match=r"^tools: the parameters of 'f' are not plain JSON"):
+    with pytest.raises(ParameterError, match=r"^tools\[0\]\.function\.parameters: those of 'f' are not plain JSON"):
         template(fixtures.CHATML).render(ASKED, tools=(Tool(name="f", parameters=parameters),))
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from nbllm.chat.callformats import format_of
 from nbllm.core import Chunk, Constraint, GenerateRequest, Message, SamplingParams, Tool, ToolCall
 from nbllm.engine.backend import Context
-from nbllm.errors import ConstraintError, ParameterError
+from nbllm.errors import ParameterError
 from nbllm.session.response import Collector, Response
 from nbllm.testing import BOS, EOS, IM_END, ToyBackend
 from nbllm.testing.choosing import ToySampler
@@ -195,9 +196,23 @@ def test_call_that_was_cut_short_ends_with_length() -> None:
     assert [call.arguments for call in response.tool_calls] == ['{"a"']
 
 
+@pytest.mark.parametrize("max_tokens", [1, 5, 20])
+def test_call_that_was_cut_before_its_arguments_is_not_shown_as_text(max_tokens: int) -> None:
+    response = answer(hand(), request(tool_choice="required", forced_tool="f", max_tokens=max_tokens))
+    assert (response.text, response.finish_reason, response.usage.completion_tokens) == ("", "length", max_tokens)
+
+
+def test_call_that_was_begun_freely_and_cut_is_not_shown_as_text() -> None:
+    backend = _Saying("Well: <tool_call>", goes_on=True, ends=10)
+    response = answer(hand(backend), request(max_tokens=len("Well: <tool_call>") + 5))
+    assert (response.text, response.tool_calls, response.finish_reason) == ("Well:", (), "length")
+
+
 def test_schema_that_cannot_be_kept_is_refused_when_a_call_is_promised() -> None:
-    with pytest.raises(ConstraintError, match=r"^tool 'bad'"):
-        hand().ask(request(Tool(name="bad", parameters={"type": "array"}), tool_choice="required"))
+    bad = Tool(name="bad", parameters={"type": "array"})
+    with pytest.raises(ParameterError, match=r"parameters: tool 'bad': its parameters must be") as caught:
+        hand().ask(request(Tool(name="good"), bad, tool_choice="required", forced_tool="bad"))
+    assert caught.value.param == "tools[1].function.parameters"
 
 
 def test_logprobs_go_with_calls() -> None:
@@ -226,20 +241,92 @@ def test_ids_can_be_repeated_and_differ() -> None:
 # ---- what does not go together
 
 
-@pytest.mark.parametrize(
-    ("more", "param"),
-    [
-        ({"constraint": Constraint("regex", "a+")}, "tools"),
-        ({"constraint": Constraint("regex", "a+"), "tool_choice": "required"}, "tools"),
-        ({"continue_final": True, "tool_choice": "required"}, "tool_choice"),
-    ],
-    ids=["constraint", "constraint and call", "continued"],
-)
-def test_what_does_not_go_with_tools_is_refused(more: dict[str, Any], param: str) -> None:
-    asked = replace(request(), messages=(Message("user", "hi"), Message("assistant", "so")), **more)
+def test_promised_call_cannot_continue_a_message() -> None:
+    messages = (Message("user", "hi"), Message("assistant", "so"))
     with pytest.raises(ParameterError) as raised:
-        hand().ask(asked)
-    assert raised.value.param == param
+        hand().ask(replace(request(), messages=messages, continue_final=True, tool_choice="required"))
+    assert raised.value.param == "tool_choice"
+
+
+# ---- calls or an answer of a shape
+
+
+PERSON = {"type": "object", "properties": {"name": {"enum": ["f", "Al"]}, "age": DIGIT}, "required": ["name", "age"]}
+SHAPES = {
+    "JSON": Constraint("json_schema", json.dumps({**PERSON, "additionalProperties": False})),
+    "references": Constraint("json_schema", '{"$ref": "#/$defs/a", "$defs": {"a": {"type": "boolean"}}}'),
+    "regex": Constraint("regex", "[0-9]{3}"),
+    "choice": Constraint("choice", '["yes", "no"]'),
+    "Lark": Constraint("lark", 'start: "a" call\ncall: "b"'),
+    "GBNF": Constraint("gbnf", 'root ::= "a" [b-d]'),
+}
+SAID = {
+    "JSON": '{"name": "f", "age": 3}',
+    "references": "true",
+    "regex": "123",
+    "choice": "yes",
+    "Lark": "ab",
+    "GBNF": "ac",
+}
+
+
+@pytest.mark.parametrize("source", list(tool_fixtures.KNOWING))
+@pytest.mark.parametrize("kind", list(SHAPES))
+def test_answer_beside_tools_has_the_shape(source: str, kind: str) -> None:
+    backend = _Saying(SAID[kind], chat_template=tool_fixtures.KNOWING[source])
+    response = answer(hand(backend), request(constraint=SHAPES[kind]))
+    assert (response.text, response.tool_calls, response.finish_reason) == (SAID[kind], (), "stop")
+
+
+@pytest.mark.parametrize("source", list(tool_fixtures.KNOWING))
+@pytest.mark.parametrize("kind", list(SHAPES))
+def test_call_beside_a_shape_is_one(source: str, kind: str) -> None:
+    template = tool_fixtures.KNOWING[source]
+    form = format_of(template)
+    body = json.dumps({"name": "f", form.arguments: {"a": 1}})
+    said = {"llama": body, "mistral": f"[TOOL_CALLS][{body}]"}.get(source, f"<tool_call>\n{body}\n</tool_call>")
+    response = answer(hand(_Saying(said, chat_template=template)), request(constraint=SHAPES[kind]))
+    (call,) = response.tool_calls
+    assert (response.text, call.name, call.arguments) == ("", "f", '{"a": 1}')
+    assert response.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("source", list(tool_fixtures.KNOWING))
+def test_answer_beside_tools_is_nothing_else_than_calls_or_the_shape(source: str) -> None:
+    for seed in range(6):
+        backend = ToyBackend(chat_template=tool_fixtures.KNOWING[source], ends=20)
+        response = answer(hand(backend), request(seed=seed, constraint=SHAPES["JSON"], max_tokens=1500))
+        if response.tool_calls:
+            assert (response.text, response.finish_reason) == ("", "tool_calls")
+            for call in response.tool_calls:
+                check(call)
+        else:
+            assert json.loads(response.text).keys() == {"name", "age"}
+
+
+def test_call_in_a_text_of_the_shape_is_text() -> None:
+    said = json.dumps(CALL)
+    response = answer(hand(_Saying(said)), request(constraint=Constraint("json_schema", '{"type": "string"}')))
+    assert (response.text, response.tool_calls) == (said, ())
+
+
+def test_call_beside_a_shape_that_was_cut_is_not_shown_as_text() -> None:
+    asked = request(constraint=SHAPES["JSON"], max_tokens=len("<tool_call>") + 8)
+    response = answer(hand(_Saying(CALL)), asked)
+    assert (response.text, response.tool_calls, response.finish_reason) == ("", (), "length")
+
+
+def test_tool_whose_schema_cannot_be_kept_leaves_the_shape_its_promise() -> None:
+    tool = Tool(name="f", parameters={"type": "object", "properties": {"a": {"type": "string", "pattern": "(?=x)"}}})
+    asked = request(tool, constraint=SHAPES["choice"])
+    (call,) = answer(hand(_Saying(CALL)), asked).tool_calls
+    assert call.arguments == '{"a": 1}'
+    assert answer(hand(_Saying("no")), asked).text == "no"
+
+
+def test_promised_call_has_no_shape() -> None:
+    response = answer(hand(), request(constraint=SHAPES["choice"], tool_choice="required", forced_tool="g"))
+    assert [call.name for call in response.tool_calls] == ["g"]
 
 
 def test_constraint_goes_with_tools_that_may_not_be_called() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -189,3 +190,22 @@ def test_likelihoods_of_a_long_prompt_come_whole_from_many_steps() -> None:
     one = Hand(context_length=512).answer(replace(_request(text, logprobs=True), prompt_logprobs=True))
     (entries,) = (chunk.prompt_logprobs for chunk in one.chunks[0] if chunk.prompt_logprobs)
     assert bytes(entry.token for entry in entries).decode() == text
+
+
+_WRITTEN = {
+    "the engine began it": (GenerateRequest(text="a<|im_end|>b", parse_special=True), [b"a", b"<|im_end|>", b"b"], 0),
+    "ids": (GenerateRequest(tokens=(257, *b"a", 258)), [b"<|im_start|>", b"a", b"<|im_end|>"], 1),
+    "one id": (GenerateRequest(tokens=(104,)), [b"h"], 1),
+    "part of a character": (GenerateRequest(tokens=(0xF0, 0x9F)), [b"\xf0", b"\x9f"], 1),
+}
+
+
+@pytest.mark.parametrize(("request_", "data", "num_unknown"), _WRITTEN.values(), ids=_WRITTEN.keys())
+def test_likelihoods_of_the_prompt_have_each_token_that_was_given(
+    request_: GenerateRequest, data: list[bytes], num_unknown: int
+) -> None:
+    sampling = SamplingParams(max_tokens=1, temperature=0.0, logprobs=True)
+    one = Hand().answer(replace(request_, sampling=sampling, prompt_logprobs=True))
+    (entries,) = (chunk.prompt_logprobs for chunk in one.chunks[0] if chunk.prompt_logprobs)
+    assert [entry.data for entry in entries] == data
+    assert [math.isnan(entry.logprob) for entry in entries] == [place < num_unknown for place in range(len(data))]

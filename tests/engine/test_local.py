@@ -247,3 +247,23 @@ def test_script_can_hang_until_it_is_cancelled() -> None:
     assert not engine.tickets[0].is_done
     engine.tickets[0].cancel()
     assert next(chunks).finish_reason == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("trained_length", "advice"),
+    [
+        (0, "shorten the prompt, or load the model with context_length=1536"),
+        (4096, "shorten the prompt, or load the model with context_length=1536"),
+        (1200, "shorten the prompt, or load the model with context_length=1200"),
+        (1000, "shorten the prompt (the model was trained for 1,000)"),
+        (512, "shorten the prompt (the model was trained for 512)"),
+    ],
+)
+def test_overflow_advises_no_context_beyond_what_the_model_knows(trained_length: int, advice: str) -> None:
+    assert str(ContextOverflowError(1000, 512, trained_length=trained_length)).endswith(advice)
+
+
+def test_overflow_knows_what_the_model_was_trained_for(engine: LocalEngine) -> None:
+    with pytest.raises(ContextOverflowError) as caught:
+        engine.submit(GenerateRequest(text="x" * 200), lambda chunk: None)
+    assert caught.value.trained_length == 2**20

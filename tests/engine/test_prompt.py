@@ -38,7 +38,7 @@ def test_raw_text_has_control_tokens_only_when_asked_for() -> None:
 def test_token_ids_are_taken_as_they_are() -> None:
     prompt = Prompts(ToyBackend()).prepare(GenerateRequest(tokens=(IM_START, 104, 105)))
     assert prompt.tokens == (IM_START, 104, 105)
-    assert prompt.rendered.text == "hi"
+    assert prompt.rendered.text == "<|im_start|>hi"
 
 
 @pytest.mark.parametrize("token", [-1, 262, 10**9])

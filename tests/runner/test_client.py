@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_answer_is_the_engines(engine: ScriptedEngine, remote: RemoteEngine) -> 
     assert "".join(chunk.text for chunk in chunks) == "one two"
     assert chunks[-1].finish_reason == "stop"
     assert engine.requests == [HI]
-    assert remote.num_open == 0
+    assert not remote._tickets
 
 
 def test_all_answers_come_to_their_end(engine: ScriptedEngine, remote: RemoteEngine) -> None:
@@ -195,3 +196,44 @@ def test_bytes_before_the_greeting_end_the_connection(host: EngineHost) -> None:
         connection.sendall(data)
         assert connection.recv(1) == b""
         connection.close()
+
+
+def test_each_guest_knows_how_many_others_there_are(host: EngineHost, remote: RemoteEngine) -> None:
+    assert remote.num_others == 0
+    second = RemoteEngine(host.address, token=TOKEN)
+    with pytest.raises(EngineError):
+        RemoteEngine(host.address, token="wrong")  # is no guest
+    _until(lambda: (remote.num_others, second.num_others) == (1, 1))
+    third = RemoteEngine(host.address, token=TOKEN)
+    _until(lambda: {one.num_others for one in (remote, second, third)} == {2})
+    third.close()
+    second.close()
+    _until(lambda: remote.num_others == 0)
+    assert remote.tokenize("a")
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.001)
+
+
+def test_a_new_request_does_not_wait_for_the_reason_of_the_end(host: EngineHost) -> None:
+    """Whoever asks may be an event loop, and to find out how a process ended takes a moment."""
+    is_asked, may_say = threading.Event(), threading.Event()
+
+    def reason() -> str:
+        is_asked.set()
+        may_say.wait(WAIT_S)
+        return "it was ended by SIGABRT"
+
+    remote = RemoteEngine(host.address, token=TOKEN, lost_message=reason)
+    host.close()
+    assert is_asked.wait(WAIT_S)
+    with pytest.raises(EngineDeadError, match="send the request again"):
+        remote.begin(HI, lambda chunk: None, lambda error: None)
+    may_say.set()
+    _until(lambda: remote._farewell == "it was ended by SIGABRT")
+    with pytest.raises(EngineDeadError, match="it was ended by SIGABRT"):
+        remote.begin(HI, lambda chunk: None, lambda error: None)

@@ -49,10 +49,14 @@ class Clock:
         await quiet()
 
 
+class FakeEngine(ScriptedEngine):
+    num_others = 0
+
+
 class FakeRunner:
     def __init__(self, spec: RunnerSpec) -> None:
         self.spec, self.pid = spec, next(_pids)
-        self.engine = cast("RemoteEngine", ScriptedEngine())
+        self.engine = cast("RemoteEngine", FakeEngine())
         self.is_alive = True
         self.num_stops = 0
         self.may_stop = threading.Event()
@@ -590,3 +594,47 @@ def test_starter_of_processes_is_a_starter() -> None:
     from nbllm.runner import spawn
 
     Supervisor(partial(spawn.start, timeout_s=1.0), fits=spawn.fits)  # for mypy
+
+
+# ---- guests: kernels that are attached to a runner
+
+
+@pytest.mark.parametrize(
+    ("keep_alive_s", "again_after_s"), [(KEEP_ALIVE_S, KEEP_ALIVE_S), (0.0, 5.0)], ids=["usual", "at once"]
+)
+def test_a_runner_with_guests_gets_its_keep_alive_again(keep_alive_s: float, again_after_s: float) -> None:
+    @staged()
+    async def act(stage: Stage) -> None:
+        lease = await stage.lease("a", keep_alive_s=keep_alive_s)
+        lease.engine.num_others = 1
+        lease.release()
+        await stage.clock.advance(keep_alive_s)
+        for _ in range(3):
+            assert stage.one("a").state == "ready"
+            assert stage.one("a").expires_at == stage.clock.now + again_after_s
+            await stage.clock.advance(again_after_s)
+        lease.engine.num_others = 0
+        await stage.clock.advance(again_after_s)
+        await until(lambda: stage.states() == {})
+
+    act()
+
+
+@staged(max_loaded=2)
+async def test_a_runner_with_guests_makes_no_room_for_another_model(stage: Stage) -> None:
+    for name in ("a", "b"):
+        await stage.use(name)
+        await stage.clock.advance(1.0)
+    guest = stage.starter.runners[0].engine
+    guest.num_others = 1
+    await stage.use("c")  # takes the place of b, although a was not used for longer
+    assert stage.starter.alive == ["a", "c"]
+    stage.starter.runners[-1].engine.num_others = 1
+    waiter = asyncio.create_task(stage.supervisor.lease(spec("d")))
+    await quiet()
+    await stage.clock.advance(LOAD_TIMEOUT_S)
+    with pytest.raises(BusyError):
+        await waiter
+    guest.num_others = 0
+    await stage.use("d")
+    assert stage.starter.alive == ["c", "d"]

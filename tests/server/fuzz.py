@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nbllm.core import RANGES
-from nbllm.wire.openai import json_schema
+from nbllm.wire.openai.shapes import json_schema
 from tests.server.serving import Answer, Client, real_server
 
 HANG_S, REAL_HANG_S = 5.0, 30.0  # the real model needs seconds for three long texts

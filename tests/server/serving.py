@@ -352,6 +352,7 @@ class Site(Client):
         router.kernels.close()
         router.kernels._read_at = float("-inf")
         self.service.guard._attempts._buckets.clear()
+        self.service.guard._cause = ""
 
     def _run(self) -> None:
         try:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from nbllm.errors import ParameterError
-from nbllm.server.access import Access, Guard, Policy, Slots, decide, notebook_access, policy_for, require, too_many
+from nbllm.server.access import Access, Guard, Policy, decide, notebook_access, policy_for, require, too_many
 from nbllm.server.attempts import Attempts
 from nbllm.server.credentials import MALFORMED, NOTHING, Presented
 from nbllm.server.keys import Key, KeyStore, Verdict
+from nbllm.server.keyslots import KeySlots
 from nbllm.server.origins import AllowedOrigins
 from nbllm.server.scopes import ALL_SCOPES, Scope
 
@@ -176,7 +177,8 @@ def test_require_of_a_refusal_is_that_refusal() -> None:
 )
 def test_policy_for(bind: str, is_alone: bool, is_under_hub: bool, has_keys: bool, is_open: bool) -> None:
     policy = policy_for(bind, origins=ORIGINS, is_alone=is_alone, is_under_hub=is_under_hub, has_keys=has_keys)
-    assert policy == Policy(origins=ORIGINS, is_open=is_open)
+    assert policy == Policy(origins=ORIGINS, is_open=is_open, is_alone=is_alone)
+    assert ("Jupyter's token" in policy.advice) is not is_alone
 
 
 @pytest.mark.parametrize("bind", ["", "0.0.0.0", "::", "*", "192.0.2.1", "myhost"])
@@ -229,12 +231,16 @@ def test_guard_of_an_open_server_behind_a_proxy_wants_a_key(store: KeyStore, hea
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX")
-@pytest.mark.parametrize("policy", [OPEN, CLOSED], ids=["open", "closed"])
-def test_guard_with_keys_that_others_can_read(store: KeyStore, policy: Policy) -> None:
+@pytest.mark.parametrize(
+    ("policy", "name", "status"), [(OPEN, "anonymous", 200), (CLOSED, "-", 503)], ids=["open", "closed"]
+)
+def test_guard_with_keys_that_others_can_read(store: KeyStore, policy: Policy, name: str, status: int) -> None:
     secret = store.create("laptop").secret
     store.path.chmod(0o644)
-    access = guard(store, policy).check(bearer(secret), "127.0.0.1")
-    assert access.status == 503
+    headers = bearer(secret)
+    headers["Host"] = "localhost"
+    access = guard(store, policy).check(headers, "127.0.0.1")
+    assert (access.status, access.name, bool(access.retry_after_s)) == (status, name, status == 503)
     assert str(store.path) not in access.message
     assert "chmod 600" in access.cause
     assert guard(store, policy).check(bearer(TOKEN), "127.0.0.1").granted
@@ -274,7 +280,7 @@ def test_guard_of_an_open_server_counts_only_what_it_refuses(store: KeyStore) ->
 
 
 def test_slots_up_to_the_keys_limit(key: Key) -> None:
-    slots = Slots()
+    slots = KeySlots()
     first, second = slots.acquire(key), slots.acquire(key)
     assert first is not None
     assert second is not None
@@ -287,7 +293,7 @@ def test_slots_up_to_the_keys_limit(key: Key) -> None:
 
 
 def test_slots_of_two_keys_are_apart(store: KeyStore) -> None:
-    slots = Slots()
+    slots = KeySlots()
     one, other = (store.create(name, max_concurrent=1).key for name in ("one", "other"))
     assert slots.acquire(one)
     assert slots.acquire(other)
@@ -295,7 +301,7 @@ def test_slots_of_two_keys_are_apart(store: KeyStore) -> None:
 
 
 def test_slots_without_a_limit(store: KeyStore) -> None:
-    slots = Slots()
+    slots = KeySlots()
     for unlimited in (None, store.create("laptop").key):
         assert all(slots.acquire(unlimited) for _ in range(1000))
 

@@ -16,6 +16,8 @@ from contextlib import closing
 from functools import partial
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -145,7 +147,7 @@ def test_start_says_where_it_is_and_how_to_ask(alone: Alone) -> None:
     "path",
     [
         *("login", "logout", "static/style/style.min.css", "favicon.ico", "robots.txt", "tree", "lab", "notebooks/a"),
-        *("files/etc/passwd", "view/a", "nbconvert/html/a", "custom/custom.css", "metrics", "terminals/1"),
+        *("files/etc/passwd", "view/a", "nbconvert/html/a", "custom/custom.css", "terminals/1"),
         *("api", "api/contents", "api/contents/a", "api/kernels", "api/kernels/1/channels", "api/kernelspecs"),
         *("api/sessions", "api/terminals", "api/config/a", "api/nbconvert", "api/events", "api/events/subscribe"),
         *("api/status", "api/me", "api/spec.yaml", "api/resolvePath", "api/security/csp-report", "api/shutdown"),
@@ -178,6 +180,20 @@ def test_models_are_listed_without_a_key(alone: Alone) -> None:
     assert json.loads(body)["object"] == "list"
 
 
+def test_prometheus_finds_the_counters(alone: Alone) -> None:
+    alone.ask("GET", "/v1/models")
+    answer, body = alone.ask("GET", "/metrics")
+    assert (answer.status, answer.headers["Content-Type"].split(";")[0]) == (200, "text/plain")
+    assert b'nbllm_requests_total{route="models",status="200"}' in body
+    assert alone.ask("GET", "/metrics", Origin="https://example.org")[0].status == 403
+
+
+def test_refusals_name_no_token_that_nobody_has_seen(alone: Alone) -> None:
+    answer, body = alone.ask("GET", "/v1/models", **{"X-Forwarded-For": "203.0.113.5"})
+    assert answer.status == 401
+    assert "with a key of  jupyter nbllm keys create" in json.loads(body)["error"]["message"]
+
+
 def test_page_of_another_origin_gets_nothing(alone: Alone) -> None:
     assert alone.ask("GET", "/v1/models", Origin="https://example.org")[0].status == 403
     assert alone.ask("GET", "/v1/models", Origin="http://localhost:5500")[0].status == 200
@@ -187,6 +203,17 @@ def test_jupyter_knows_that_it_runs(alone: Alone) -> None:
     (info,) = alone.runtime_dir.glob("jpserver-*.json")
     assert json.loads(info.read_text())["nbllm"] == "alone"
     assert not list(alone.runtime_dir.glob("*.html"))
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_start_shows_a_key_where_one_is_needed(monkeypatch: pytest.MonkeyPatch, is_open: bool) -> None:
+    """Under JupyterHub one is, also on this machine."""
+    monkeypatch.setattr(ModelServer, "connection_url", "http://localhost:4891/")
+    server = ModelServer()
+    policy = SimpleNamespace(is_open=is_open)
+    service = SimpleNamespace(guard=SimpleNamespace(policy=policy))
+    server.web_app = cast("Any", SimpleNamespace(settings={"nbllm_service": service}))
+    assert ("Authorization: Bearer KEY" in server.running_server_info()) is not is_open
 
 
 def test_port_is_that_of_gpt4all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +253,7 @@ def test_other_machines_need_a_key(start: Start, tmp_path: Path) -> None:
         ),
         pytest.param(["--NbllmApp.max_queue=0"], "", "NbllmApp.max_queue: must be a whole number of 1 or", id="trait"),
         pytest.param([], "max_sequences = 0", "must be a whole number of 1 or more", id="settings"),
+        pytest.param(["--model", "./nosuch.gguf"], "", "--model: no file './nosuch.gguf' here", id="model"),
     ],
 )
 def test_refusal_to_start_is_one_line(tmp_path: Path, words: list[str], settings: str, said: str) -> None:
@@ -272,7 +300,12 @@ def test_port_that_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ip", "port", "said"), [("127.0.0.1", 70_000, "--port: 70000 is no port"), ("no.invalid", 0, "--ip: no.inv")]
+    ("ip", "port", "said"),
+    [
+        ("127.0.0.1", 70_000, "--port: 70000 is no port"),
+        ("no.invalid", 0, "--ip: no.inv"),
+        ("203.0.113.9", 4891, r"--ip: 203\.0\.113\.9 is no address of this machine"),
+    ],
 )
 def test_address_that_is_none(ip: str, port: int, said: str) -> None:
     with pytest.raises(ParameterError, match=said):
@@ -282,7 +315,7 @@ def test_address_that_is_none(ip: str, port: int, said: str) -> None:
 @pytest.mark.model
 def test_gpt4alls_documented_request(start: Start, tmp_path: Path, smollm2_path: Path) -> None:
     """Chinese, no key, no max_tokens, and the name of a model that is not here; and its runner goes with the server."""
-    (tmp_path / "config.toml").write_text('context_length = 256\n[aliases]\n"*" = "smollm2"\n')
+    (tmp_path / "config.toml").write_text("context_length = 256\n")
     alone = start(NBLLM_CONFIG=str(tmp_path / "config.toml"))
     answer, data = alone.ask("POST", "/v1/chat/completions", _GPT4ALL)
     assert answer.status == 200

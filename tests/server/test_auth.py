@@ -107,7 +107,7 @@ def test_a_key_for_some_models(site: Site) -> None:
     refused = _ask(site, headers, body=chat(model=OTHER))
     assert refused.status == 403
     assert refused.error["code"] == "model_not_allowed"
-    assert [entry["id"] for entry in _list(site, headers).json()["data"]] == [TOY]
+    assert [entry["id"] for entry in _list(site, headers).json()["data"]] == [TOY, "gpt-4"]
     assert site.get(f"v1/models/{OTHER}", bare=True, headers=headers).status == 403
 
 
@@ -169,6 +169,7 @@ def test_a_damaged_keys_file_locks_keys_out_and_not_the_owner(site: Site) -> Non
     site.keys_file.chmod(0o600)
     answer = _ask(site, _bearer("sk-" + "x" * 48))
     assert answer.status == 503
+    assert int(answer.headers["Retry-After"]) >= 1
     assert str(site.keys_file) not in answer.error["message"]
     assert str(site.keys_file) in "\n".join(site.log.lines)
     assert _ask(site, _bearer(site.token)).status == 200
@@ -320,6 +321,18 @@ def _from(site: Site, **headers: str) -> Answer:
 def test_open_needs_no_key_and_minds_none(open_site: Site, key: str) -> None:
     assert _from(open_site, Authorization=key).status == 200
     assert "key=anonymous" in open_site.log.access_lines()[-1]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644], ids=["damaged", "readable by others"])
+def test_open_stays_so_when_keys_cannot_be_checked(open_site: Site, mode: int) -> None:
+    open_site.keys_file.write_text("{")
+    open_site.keys_file.chmod(mode)
+    for _ in range(2):
+        assert _from(open_site, Authorization="Bearer none").status == 200
+    told = [line for line in open_site.log.lines if str(open_site.keys_file) in line]
+    assert len(told) == 1
+    assert _from(open_site, Authorization="Bearer none", Host="evil.example").status == 403
+    assert _from(open_site, Authorization="Bearer none", X_Forwarded_For="203.0.113.5").status == 503
 
 
 @pytest.mark.parametrize("host", ["localhost:4891", "127.0.0.1:1", "[::1]:4891"])

@@ -106,6 +106,22 @@ def test_unknown_word_is_one_line(capsys: pytest.CaptureFixture[str], words: lis
     assert not out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(["--port", "abc"], "--port must be a whole number, not 'abc'", id="word"),
+        pytest.param(["--port=4.5"], "--port must be a whole number, not '4.5'", id="fraction"),
+        pytest.param(["--context-length", "8k"], "--context-length must be a whole number, not '8k'", id="ours"),
+        pytest.param(["--NbllmApp.ping_s=x"], "--NbllmApp.ping_s must be a number, not 'x'", id="setting"),
+        pytest.param(["--ServerApp.port=x"], "--ServerApp.port must be a whole number, not 'x'", id="Jupyter's"),
+        pytest.param(["--ip", "localhost", "--port"], "--port must be a whole number, not ''", id="none"),
+    ],
+)
+def test_wrong_number_is_one_line(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"jupyter nbllm: {said}\n"
+
+
 @pytest.mark.parametrize("command", ["models", "status", "doctor"])
 def test_command_knows_its_options(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as end:
@@ -158,6 +174,15 @@ def test_models_as_a_table(catalog: None, capsys: pytest.CaptureFixture[str]) ->
     assert "problem: " in by_name["broken"]
     assert by_name["far"].endswith("at https://far.example/v1")
     assert by_name["tiny"].index("2048") == headings.index("CONTEXT")
+
+
+def test_models_has_aliases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, catalog: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.toml").write_text('[aliases]\n"gpt-4o" = "default"\n')
+    assert main(["models"]) == 0
+    (row,) = [row for row in capsys.readouterr().out.splitlines() if row.startswith("gpt-4o ")]
+    assert row.endswith("means tiny")
 
 
 def test_models_as_json(catalog: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from tornado.httpclient import HTTPClientError
 
 from nbllm.core import ModelInfo
 from nbllm.errors import ModelError
-from nbllm.server.handlers import models as handlers
+from nbllm.server import naming
 from tests.server.serving import wait_until
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Fetch = Callable[..., Awaitable[HTTPResponse]]
 
-NAMES = ["smollm2", "teams/gemma:7b", "100% café"]
+NAMES = ["100% café", "smollm2", "teams/gemma:7b"]
 
 
 @pytest.fixture
@@ -40,7 +40,10 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ModelInfo]:
     models.append(
         ModelInfo(name="broken", path=str(tmp_path / "x.gguf"), size_bytes=3, problem="it is not a GGUF file")
     )
-    monkeypatch.setattr(handlers, "list_models", lambda config: models)
+    monkeypatch.setattr(naming, "named_models", lambda config: {model.name: Path(model.path) for model in models})
+    monkeypatch.setattr(
+        naming, "model_info", lambda path, name: next(model for model in models if Path(model.path) == path)
+    )
     return models
 
 
@@ -54,7 +57,7 @@ async def test_models_lists_what_can_be_loaded(jp_fetch: Fetch, catalog: list[Mo
     body = json.loads((await jp_fetch("v1", "models")).body)
     assert body["object"] == "list"
     assert [entry["id"] for entry in body["data"]] == NAMES
-    assert body["data"][0] == {"id": "smollm2", "object": "model", "created": 1_700_000_000, "owned_by": "nbllm"}
+    assert body["data"][1] == {"id": "smollm2", "object": "model", "created": 1_700_000_000, "owned_by": "nbllm"}
 
 
 async def test_models_with_a_bearer_token_needs_no_cookie(
@@ -69,11 +72,11 @@ async def test_models_with_a_bearer_token_needs_no_cookie(
 async def test_models_reads_files_outside_the_event_loop(jp_fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[threading.Thread] = []
 
-    def record(config: object) -> list[ModelInfo]:
+    def record(config: object) -> dict[str, Path]:
         used.append(threading.current_thread())
-        return []
+        return {}
 
-    monkeypatch.setattr(handlers, "list_models", record)
+    monkeypatch.setattr(naming, "named_models", record)
     await jp_fetch("v1", "models")
     assert used
     assert used[0] is not threading.main_thread()
@@ -95,9 +98,9 @@ async def test_model_by_name(jp_fetch: Fetch, catalog: list[ModelInfo], name: st
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        pytest.param("nothing", "'nothing' is not on this machine", id="unknown"),
+        pytest.param("nothing", "no model 'nothing'", id="unknown"),
         pytest.param("broken", "it is not a GGUF file", id="cannot be loaded"),
-        pytest.param("50%s", "'50%s' is not on this machine", id="percent"),
+        pytest.param("50%s", "no model '50%s'", id="percent"),
     ],
 )
 async def test_model_that_cannot_be_used(jp_fetch: Fetch, catalog: list[ModelInfo], name: str, said: str) -> None:
@@ -184,10 +187,10 @@ async def test_the_authorizer_is_asked_about_sessions_and_not_about_the_token(
 async def test_failure_of_the_catalog(
     jp_fetch: Fetch, monkeypatch: pytest.MonkeyPatch, raised: Exception, status: int, said: str
 ) -> None:
-    def fail(config: object) -> list[ModelInfo]:
+    def fail(config: object) -> dict[str, Path]:
         raise raised
 
-    monkeypatch.setattr(handlers, "list_models", fail)
+    monkeypatch.setattr(naming, "named_models", fail)
     error = await _error(status, jp_fetch("v1", "models"))
     assert error["message"] == said
     assert error["type"] == "server_error"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from nbllm.errors import EngineDeadError, EngineError, InsufficientMemoryError, ModelLoadError, NbllmError
 from nbllm.runner.errors import BusyError, LoadCrashError, RunnerBackoffError
+from nbllm.server import access
 from nbllm.server.failures import failure_of, markdown_table
+from nbllm.server.handlers.models import ROUTES
 from tests.server.serving import CHAT, Site, chat, wait_until
 
 
@@ -25,6 +30,26 @@ def test_every_error_has_a_status(kind: type[NbllmError]) -> None:
     assert failure is not None
     assert 400 <= failure.status < 500 or failure.status == 503
     assert failure.status != 503 or failure.retry_after_s is not None
+
+
+_CODES = {
+    name
+    for pattern in (r'code="(\w+)"', r'"(\w+_not_allowed|insufficient_scope)"')
+    for path in Path(access.__file__).parent.rglob("*.py")
+    for name in re.findall(pattern, path.read_text())
+}
+
+
+def test_the_table_has_every_code_that_is_sent() -> None:
+    assert {"model_not_allowed", "keys_unavailable", "body_too_large"} <= _CODES
+    assert [code for code in sorted(_CODES) if f"| `{code}` |" not in markdown_table()] == []
+
+
+def test_an_unknown_path_lists_those_that_there_are(site: Site) -> None:
+    told = site.get("v1/nothing").error["message"]
+    for route in ROUTES:
+        assert route in told
+        assert site.get(f"v1/{route.replace('NAME', 'toy')}").status in (200, 405)
 
 
 def test_an_error_of_nobody_has_none() -> None:
@@ -118,4 +143,5 @@ def test_the_context_overflow_tells_both_counts(site: Site) -> None:
     assert error["code"] == "context_length_exceeded"
     assert error["param"] == "messages"
     assert "2,0" in error["message"]
+    assert "load the model" not in error["message"]  # which a client cannot do
     assert "512" in error["message"]

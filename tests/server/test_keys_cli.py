@@ -96,11 +96,35 @@ def test_list_of_no_keys_says_how_to_make_one(path: Path, capsys: pytest.Capture
     assert "jupyter nbllm keys create NAME" in err
 
 
-@pytest.mark.parametrize("by", ["id", "name"])
+def test_list_as_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = KeyStore(path).create("laptop", models=["a"]).key
+    assert main(["list", "--json"], path) == 0
+    out = capsys.readouterr().out
+    (told,) = json.loads(out)
+    assert (told["id"], told["name"], told["models"], told["expires"]) == (key.id, "laptop", ["a"], None)
+    assert key.sha256 not in out
+
+
+def test_list_of_no_keys_as_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"], path) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_revoke_of_an_unknown_secret_does_not_show_it(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    secret = "sk-" + "x" * 48
+    assert main(["revoke", secret], path) == 1
+    err = capsys.readouterr().err
+    assert secret not in err
+    assert "keys list" in err
+
+
+@pytest.mark.parametrize("by", ["id", "name", "secret"])
 def test_revoke(path: Path, capsys: pytest.CaptureFixture[str], by: str) -> None:
     created = KeyStore(path).create("laptop")
-    assert main(["revoke", getattr(created.key, by)], path) == 0
-    assert "opens nothing any more" in capsys.readouterr().err
+    assert main(["revoke", created.secret if by == "secret" else getattr(created.key, by)], path) == 0
+    err = capsys.readouterr().err
+    assert "opens nothing any more" in err
+    assert created.secret not in err
     assert KeyStore(path).verify(created.secret).key is None
 
 

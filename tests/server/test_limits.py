@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from nbllm.runner.errors import RunnerBackoffError
 from tests.server.serving import CHAT, COMPLETIONS, EMBEDDINGS, Answer, Site, chat, wait_until
 
 _POSTS = [CHAT, COMPLETIONS, EMBEDDINGS, "v1/tokenize", "v1/detokenize", CHAT + "/input_tokens"]
@@ -146,6 +147,24 @@ def test_a_wrong_method_is_405_and_says_which_is_right(site: Site, path: str, me
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_reading_routes_are_not_written_to(site: Site, path: str, method: str) -> None:
     _assert_405(site.request(method, path), "GET")
+
+
+@pytest.mark.parametrize("method", ["TRACE", "FOO"])
+def test_a_method_that_tornado_refuses_is_405_too(site: Site, method: str) -> None:
+    _assert_405(site.request(method, CHAT), "POST")
+
+
+@pytest.mark.parametrize(("path", "status"), [("v1/nothing", 404), ("v1/models", 200)])
+def test_each_request_makes_one_line(site: Site, path: str, status: int) -> None:
+    assert site.get(path).status == status
+    site.log.access_lines()
+    assert [line for line in site.log.lines if path in line] == site.log.access_lines()
+
+
+def test_an_honest_503_makes_one_line(site: Site) -> None:
+    site.cast.errors.append(RunnerBackoffError("crashed", 2.0))
+    assert site.post(CHAT, chat()).status == 503
+    assert site.log.lines == site.log.access_lines()
 
 
 def _assert_405(answer: Answer, allowed: str) -> None:

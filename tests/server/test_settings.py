@@ -80,10 +80,18 @@ def test_changed_file_counts_and_a_broken_one_does_not(
     assert "is not TOML" in caplog.text
 
 
+def test_unknown_names_mean_the_default_model_where_the_server_says_so() -> None:
+    told = Settings()
+    assert told.with_traits(Config(default_model="m")).catch_all() is None
+    told.catches_all = True
+    assert told.with_traits(Config(default_model="m")).catch_all() == "m"
+    assert told.with_traits(Config(aliases={"*": "n"})).catch_all() == "n"
+    told.model_aliases = {"*": "t"}
+    assert told.with_traits(Config(aliases={"*": "n"})).catch_all() == "t"
+
+
 def test_limits_are_what_was_set() -> None:
-    limits = Settings(max_body_bytes=5, stall_timeout=1.5, hold_headers=2.5, ping_interval=3.5).limits(
-        Config(max_queue=4)
-    )
+    limits = Settings(max_body_bytes=5, stall_s=1.5, hold_s=2.5, ping_s=3.5).limits(Config(max_queue=4))
     assert (limits.max_body_bytes, limits.stall_s, limits.hold_s, limits.ping_s, limits.max_queue) == (
         5,
         1.5,

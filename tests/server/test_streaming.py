@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from dataclasses import replace
@@ -11,8 +12,10 @@ import pytest
 
 from nbllm.core import Chunk, ToolCallDelta
 from nbllm.errors import EngineError, InvalidRequestError, ModelLoadError
+from nbllm.server.handlers.base import OpenAIHandler
 from nbllm.testing import ScriptedEngine
-from tests.server.serving import CHAT, COMPLETIONS, TOY, Site, chat, completion, wait_until
+from tests.server.serving import CHAT, COMPLETIONS, TOY, WAIT_S, Site, chat, completion, wait_until
+from tests.server.test_metrics import value
 
 
 def _limits(site: Site, **changes: Any) -> None:
@@ -220,6 +223,54 @@ def test_a_runner_that_dies_in_the_middle(site: Site) -> None:
     assert site.post(CHAT, chat()).status == 200
 
 
+# ---- what is logged
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_the_log_has_the_tokens(site: Site, path: str, stream: bool) -> None:
+    site.post(path, chat(stream=stream) if path == CHAT else completion(stream=stream))
+    line = site.log.access_lines()[-1]
+    assert "status=200" in line
+    assert re.search(r" prompt=[1-9]\d* completion=8 ", line)
+
+
+def test_a_stream_that_fails_is_logged_and_counted_as_failed(site: Site) -> None:
+    series = 'nbllm_requests_total{route="chat/completions",status="503"}'
+    before = value(site, series)
+    site.scripted(["some text"], until_cancelled=True)
+    with site.raw_post(CHAT, chat(stream=True)) as connection:
+        data = _until(connection, b"some text", _head(connection)[1])
+        site.cast.runners[0].die()
+        _until(connection, b"0\r\n\r\n", data)
+    line = site.log.access_lines()[-1]
+    assert "status=503" in line
+    assert f" completion={len('some text')} " in line
+    assert value(site, series) == before + 1
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_a_request_whose_client_goes_is_logged_with_what_it_got(
+    site: Site, monkeypatch: pytest.MonkeyPatch, path: str, stream: bool
+) -> None:
+    site.scripted(["four"], until_cancelled=True)
+    has_some, count = threading.Event(), OpenAIHandler.generated
+
+    def counted(handler: OpenAIHandler, chunk: Chunk) -> Chunk:
+        count(handler, chunk)
+        has_some.set()
+        return chunk
+
+    monkeypatch.setattr(OpenAIHandler, "generated", counted)
+    make: Any = chat if path == CHAT else completion
+    with site.raw_post(path, make(stream=stream)):
+        assert has_some.wait(WAIT_S)
+    line = site.log.access_lines()[-1]
+    assert "status=499" in line
+    assert " completion=4 " in line
+
+
 # ---- clients that go
 
 
@@ -234,7 +285,7 @@ def test_a_client_that_goes_ends_its_request(site: Site, path: str, stream: bool
     wait_until(lambda: engine.tickets[0].is_done)
     wait_until(lambda: site.in_flight == 0)
     assert site.service.router.supervisor.loaded()[0].num_active == 0
-    wait_until(lambda: any("status=499" in line for line in site.log.lines) or stream)
+    wait_until(lambda: any("status=499" in line for line in site.log.lines))
     assert not [line for line in site.log.lines if "Traceback" in line]
 
 
@@ -257,7 +308,7 @@ def test_of_many_clients_that_go_nothing_is_left(site: Site) -> None:
     for stream in [True, False] * 25:
         site.raw_post(CHAT, chat(stream=stream, max_tokens=400)).close()
     wait_until(lambda: site.in_flight == 0)
-    wait_until(lambda: remote.num_open == 0)
+    wait_until(lambda: not remote._tickets)
     wait_until(lambda: site.cast.runners[0].inner.stats().num_running == 0)
     assert site.post(CHAT, chat()).status == 200
     assert len(site.cast.runners) == 1

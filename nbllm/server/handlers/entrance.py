@@ -26,12 +26,12 @@ from nbllm.server.credentials import is_same_secret
 from nbllm.server.failures import failure_of
 from nbllm.server.origins import cors_headers, preflight
 from nbllm.server.scopes import Scope
-from nbllm.wire.openai.errors import error_body
 
 if TYPE_CHECKING:
     from nbllm.server.service import Service
 
 _JSON_TYPES = ("", "application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
+_CODES = {405: "method_not_allowed"}  # of what Tornado refuses by itself
 _SMALL_BYTES = 2**16
 
 
@@ -83,7 +83,7 @@ class Entrance(APIHandler):
         query_token = self.get_query_argument("token", "")
         if query_token and is_same_secret(query_token, str(self.identity_provider.token)):
             access = notebook_access()
-        if require(access, scope).status == 401:
+        if require(access, scope).status in (401, 503):  # 503: keys cannot be checked, the hub's tokens can
             access = await self._jupyter_access() or access
         if access.cause:
             self.log.error("nbllm: %s", access.cause)
@@ -148,11 +148,6 @@ class Entrance(APIHandler):
         if length.isdecimal() and int(length) > self.service.limits.max_body_bytes:
             raise self.too_large()
 
-    @property
-    def allowed(self) -> list[str]:
-        """The methods that the route has."""
-        return []
-
     def too_large(self) -> ApiError:
         most = self.service.limits.max_body_bytes
         return ApiError(413, f"The body is larger than {most:,} bytes, the most that is taken", code="body_too_large")
@@ -196,14 +191,12 @@ class Entrance(APIHandler):
             failure = ApiError.of(failure)
             self.set_status(failure.status_code)
         if not isinstance(failure, ApiError):
-            self.finish(error_body(status_code, _reason(failure, status_code)))
-            return
+            failure = ApiError(status_code, _reason(failure, status_code), code=_CODES.get(status_code))
+            self._is_closing = True  # Tornado refuses before the body has come, and so closes the connection
         if failure.retry_after_s is not None:
             self.set_header("Retry-After", str(max(1, math.ceil(failure.retry_after_s))))
         if failure.status_code == 401:
             self.set_header("WWW-Authenticate", "Bearer")
-        if failure.status_code == 405:
-            self.set_header("Allow", ", ".join(self.allowed))
         if self._is_closing:
             self.set_header("Connection", "close")
         self.finish(failure.body)

@@ -19,10 +19,11 @@ from nbllm.wire.openai.chat import ChatCall, parse_chat
 from nbllm.wire.openai.chat_answer import ChatAnswer, ChatStream
 from nbllm.wire.openai.completion_answer import CompletionAnswer, CompletionStream
 from nbllm.wire.openai.completions import CompletionCall, parse_completion
-from nbllm.wire.openai.head import chat_id, completion_id
+from nbllm.wire.openai.head import Head, chat_id, completion_id
 
 if TYPE_CHECKING:
-    from nbllm.server.router import Target, Wish
+    from nbllm.server.naming import Target
+    from nbllm.server.router import Wish
 
 Numbered = tuple[int, Chunk]
 """A chunk, and which of the prompts it answers."""
@@ -41,19 +42,18 @@ class ChatHandler(OpenAIHandler):
 
     async def _answer(self, call: ChatCall) -> None:
         target = await self.target_of(call.model, user=call.user, unknown=call.unknown)
-        num_choices = call.request.sampling.n
-        head = (chat_id(), int(time.time()), target.name, self.service.fingerprint)
+        head = Head(chat_id(), int(time.time()), target.name, self.service.fingerprint)
         opening = self.service.router.open(target, call.request, self.wish(call.keep_alive))
         if call.stream:
-            stream = ChatStream(*head, num_choices, include_usage=call.include_usage)
-            await Delivery(self).send(self._pieces(opening, stream))
-            self.count(stream.usage())
+            stream = ChatStream(head, call)
+            with self.counting(stream.usage):
+                await Delivery(self).send(self._pieces(opening, stream))
             return
-        answer = ChatAnswer(*head, num_choices)
-        async with await opening as flight:
-            async for chunk in flight:
-                answer.add(chunk)
-        self.count(answer.usage())
+        answer = ChatAnswer(head, call)
+        with self.counting(answer.usage):
+            async with await opening as flight:
+                async for chunk in flight:
+                    answer.add(self.generated(chunk))
         self.finish(answer.body())
 
     async def _pieces(self, opening: Awaitable[Flight], stream: ChatStream) -> AsyncGenerator[bytes]:
@@ -61,7 +61,7 @@ class ChatHandler(OpenAIHandler):
             events = stream.begin()
             async for chunk in flight:
                 for ready in (chunk, *flight.ready()):
-                    events += stream.events(ready)
+                    events += stream.events(self.generated(ready))
                 if events:
                     yield b"".join(events)
                     events = []
@@ -83,24 +83,24 @@ class CompletionHandler(OpenAIHandler):
         target = await self.target_of(call.model, user=call.user, unknown=call.unknown)
         wish = self.wish(call.keep_alive)
         texts = await self._prompt_texts(call, target, wish) if call.needs_prompt_texts else None
-        head = (completion_id(), int(time.time()), target.name, self.service.fingerprint)
+        head = Head(completion_id(), int(time.time()), target.name, self.service.fingerprint)
         if call.stream:
-            stream = CompletionStream(*head, call, texts)
-            await Delivery(self).send(self._pieces(self._chunks(call, target, wish), stream))
-            self.count(stream.usage())
+            stream = CompletionStream(head, call, texts)
+            with self.counting(stream.usage):
+                await Delivery(self).send(self._pieces(self._chunks(call, target, wish), stream))
             return
-        answer = CompletionAnswer(*head, call, texts)
-        async with contextlib.aclosing(self._chunks(call, target, wish)) as chunks:
-            async for prompt, chunk in chunks:
-                answer.add(prompt, chunk)
-        self.count(answer.usage())
+        answer = CompletionAnswer(head, call, texts)
+        with self.counting(answer.usage):
+            async with contextlib.aclosing(self._chunks(call, target, wish)) as chunks:
+                async for prompt, chunk in chunks:
+                    answer.add(prompt, self.generated(chunk))
         self.finish(answer.body())
 
     async def _pieces(self, chunks: AsyncGenerator[Numbered], stream: CompletionStream) -> AsyncGenerator[bytes]:
         async with contextlib.aclosing(chunks):
             events = stream.begin()
             async for prompt, chunk in chunks:
-                events += stream.events(prompt, chunk)
+                events += stream.events(prompt, self.generated(chunk))
                 if events:
                     yield b"".join(events)
                     events = []

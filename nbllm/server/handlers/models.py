@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import allow_unauthenticated
 
+from nbllm.errors import NbllmError, ParameterError
 from nbllm.server.apierror import ApiError
 from nbllm.server.handlers.base import OpenAIHandler
-from nbllm.store.catalog import list_models
 from nbllm.wire.openai.listing import model_body, models_body
 
 if TYPE_CHECKING:
-    from nbllm.config import Config
-    from nbllm.core import ModelInfo
+    from nbllm.server.naming import Target
+
+ROUTES = (
+    *("chat/completions", "completions", "embeddings", "models", "models/NAME"),
+    *("tokenize", "detokenize", "chat/completions/input_tokens", "health"),
+)
 
 
 class ModelsHandler(OpenAIHandler):
@@ -26,9 +29,13 @@ class ModelsHandler(OpenAIHandler):
 
     @allow_unauthenticated
     async def get(self) -> None:
-        config = self.service.config()
-        entries = await asyncio.to_thread(_entries, config)
-        self.finish(models_body(entry for entry in entries if self.access.may_use(entry["id"])))
+        found = await self.service.router.listed()
+        for name in (self.access.key and self.access.key.models) or ():
+            if name not in found:  # a name that is caught by "*", or "default"
+                with suppress(NbllmError):
+                    found[name] = await self.service.router.target(name)
+        opened = [(name, target) for name, target in found.items() if self.access.may_use(name, target.name)]
+        self.finish(models_body(_body(name, target) for name, target in opened))
 
 
 class ModelHandler(OpenAIHandler):
@@ -39,8 +46,12 @@ class ModelHandler(OpenAIHandler):
 
     @allow_unauthenticated
     async def get(self, name: str) -> None:
-        self.check_model(name)
-        self.finish(await asyncio.to_thread(_entry_of, name, self.service.config()))
+        try:
+            target = await self.target_of(name)
+        except ParameterError as exc:  # too long, say: a path that leads nowhere, as any other
+            raise ApiError(404, str(exc), param="model", code="model_not_found") from exc
+        is_listed = name in await self.service.router.listed()
+        self.finish(_body(name if is_listed else target.name, target))
 
 
 class HealthHandler(OpenAIHandler):
@@ -60,38 +71,11 @@ class UnknownPathHandler(OpenAIHandler):
 
     @allow_unauthenticated
     async def get(self) -> None:
-        raise ApiError(404, f"Unknown path ({self.request.method} {self.request.path[:200]}); see GET /v1/models")
+        asked = f"{self.request.method} {self.request.path[:200]}"
+        raise ApiError(404, f"Unknown path ({asked}); below /v1 there are {', '.join(ROUTES)}")
 
     head = post = put = patch = delete = get
 
 
-# The next three read the headers of files: they run in a thread, so that the event loop stays free.
-
-
-def _entries(config: Config) -> list[dict[str, Any]]:
-    models = [_entry(info) for info in list_models(config) if not info.problem]
-    known = {entry["id"]: entry for entry in models}
-    for name in config.endpoints:
-        known.setdefault(name, model_body(name, 0))
-    for alias in config.aliases:
-        meant = known.get(config.unaliased(alias))
-        if meant is not None and alias != "*":
-            known.setdefault(alias, {**meant, "id": alias})
-    return list(known.values())
-
-
-def _entry_of(name: str, config: Config) -> dict[str, Any]:
-    found = next((entry for entry in _entries(config) if entry["id"] == name), None)
-    if found is not None:
-        return found
-    broken = next((info for info in list_models(config) if info.name == name), None)
-    problem = f"cannot be loaded: {broken.problem}" if broken else "is not on this machine; see GET /v1/models"
-    raise ApiError(404, f"The model {name[:200]!r} {problem}", param="model", code="model_not_found")
-
-
-def _entry(info: ModelInfo) -> dict[str, Any]:
-    try:
-        modified = int(os.stat(info.path).st_mtime)
-    except OSError:  # deleted since it was listed
-        modified = 0
-    return model_body(info.name, modified)
+def _body(name: str, target: Target) -> dict[str, Any]:
+    return model_body(name, target.modified_s)

@@ -52,7 +52,7 @@ def parse_chat(body: bytes) -> ChatCall:
         sampling=_sampling(chat),
         constraint=constraint(chat),
         template_options=_template_options(chat),
-        tools=tools(chat.tools),
+        tools=choice.among(tools(chat.tools)),
         tool_choice=choice.mode,
         forced_tool=choice.name,
         parallel_tool_calls=chat.parallel_tool_calls is not False,

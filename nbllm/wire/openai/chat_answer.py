@@ -16,10 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbllm.core import Chunk, TokenLogprob, ToolCallDelta
-from nbllm.wire import sse
-from nbllm.wire.openai.head import FINISH_REASONS, EventWriter, Head
+from nbllm.core import Chunk, ToolCallDelta
+from nbllm.wire.openai.chat import ChatCall
+from nbllm.wire.openai.ending import Gathered, check, ending
+from nbllm.wire.openai.head import Head
 from nbllm.wire.openai.logprobs import chat_logprobs
+from nbllm.wire.openai.stream import AnswerStream
 from nbllm.wire.openai.usage import Costs
 
 
@@ -39,37 +41,27 @@ class _Call:
         return {"id": self.id, "type": "function", "function": function}
 
 
-@dataclass(slots=True)
-class _Choice:
-    text: list[str] = field(default_factory=list)
+@dataclass
+class _Choice(Gathered):
+    is_call: bool = False  # it was promised to be one, though it may be cut before there is one to show
     reasoning: list[str] = field(default_factory=list)
     calls: dict[int, _Call] = field(default_factory=dict)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish_reason: str | None = None
 
     def add(self, chunk: Chunk) -> None:
-        self.text.append(chunk.text)
+        super().add(chunk)
         self.reasoning.append(chunk.reasoning)
-        self.logprobs += chunk.logprobs
         for delta in chunk.tool_calls:
             self.calls.setdefault(delta.index, _Call()).add(delta)
-        if chunk.finish_reason is not None:
-            self.finish_reason = FINISH_REASONS[chunk.finish_reason]
 
     def body(self, index: int) -> dict[str, Any]:
         logprobs = chat_logprobs(self.logprobs) if self.logprobs else None
-        return {
-            "index": index,
-            "message": self._message(),
-            "logprobs": logprobs,
-            "finish_reason": self.finish_reason,
-        }
+        return {"index": index, "message": self._message(), "logprobs": logprobs, **ending(self.last)}
 
     def _message(self) -> dict[str, Any]:
         text, reasoning = "".join(self.text), "".join(self.reasoning)
-        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        content = text or None if self.calls or self.is_call else text
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if self.calls:
-            message["content"] = text or None
             message["tool_calls"] = [self.calls[index].body() for index in sorted(self.calls)]
         if reasoning:
             message["reasoning_content"] = reasoning
@@ -79,20 +71,15 @@ class _Choice:
 class ChatAnswer:
     """A whole answer, gathered from its chunks."""
 
-    def __init__(self, id: str, created: int, model: str, fingerprint: str, num_choices: int = 1) -> None:
-        self._head = Head(id, created, model, fingerprint)
-        self._choices = [_Choice() for _ in range(num_choices)]
+    def __init__(self, head: Head, call: ChatCall) -> None:
+        self._head = head
+        is_promised = call.request.tool_choice == "required"
+        self._choices = [_Choice(is_call=is_promised) for _ in range(call.request.sampling.n)]
         self._costs = Costs()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether each choice has its last chunk."""
-        return all(choice.finish_reason is not None for choice in self._choices)
 
     def add(self, chunk: Chunk) -> None:
         """Take a chunk in. Raises what the chunk says went wrong, if it does."""
-        if chunk.error is not None:
-            raise chunk.error
+        check(chunk)
         self._choices[chunk.index].add(chunk)
         self._costs.add(0, chunk)
 
@@ -109,23 +96,12 @@ class ChatAnswer:
         }
 
 
-class ChatStream:
+class ChatStream(AnswerStream):
     """An answer's events, made from its chunks as they come."""
 
-    def __init__(
-        self,
-        id: str,
-        created: int,
-        model: str,
-        fingerprint: str,
-        num_choices: int = 1,
-        *,
-        include_usage: bool = False,
-    ) -> None:
-        self._writer = EventWriter(Head(id, created, model, fingerprint), "chat.completion.chunk", include_usage)
-        self._num_choices = num_choices
-        self._include_usage = include_usage
-        self._costs = Costs()
+    def __init__(self, head: Head, call: ChatCall) -> None:
+        super().__init__(head, "chat.completion.chunk", call.include_usage)
+        self._num_choices = call.request.sampling.n
 
     def begin(self) -> list[bytes]:
         """The events before any text; they may be written together with the first chunk's."""
@@ -133,33 +109,18 @@ class ChatStream:
 
     def events(self, chunk: Chunk) -> list[bytes]:
         """None, for a chunk without news. Raises what the chunk says went wrong, if it does."""
-        if chunk.error is not None:
-            raise chunk.error
+        self._take(0, chunk)
         deltas = _deltas(chunk)
         events = [self._event(chunk.index, delta) for delta in deltas[:-1]]
         if deltas:
             logprobs = chat_logprobs(chunk.logprobs) if chunk.logprobs else None
             events.append(self._event(chunk.index, deltas[-1], logprobs))
         if chunk.finish_reason is not None:
-            events.append(self._event(chunk.index, {}, finish_reason=FINISH_REASONS[chunk.finish_reason]))
-            self._costs.add(0, chunk)
+            events.append(self._event(chunk.index, {}, last=chunk))
         return events
 
-    def usage(self) -> dict[str, Any]:
-        """What it cost so far; whole once every choice has ended."""
-        return self._costs.usage()
-
-    def finish(self) -> list[bytes]:
-        """The usage if it was asked for, and the end."""
-        usage = [self._writer.usage(self._costs.usage(), self._costs.timings())] if self._include_usage else []
-        return [*usage, sse.DONE]
-
-    def _event(
-        self, index: int, delta: dict[str, Any], logprobs: Any = None, finish_reason: str | None = None
-    ) -> bytes:
-        return self._writer.choice(
-            {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        )
+    def _event(self, index: int, delta: dict[str, Any], logprobs: Any = None, last: Chunk | None = None) -> bytes:
+        return self._writer.choice({"index": index, "delta": delta, "logprobs": logprobs, **ending(last)})
 
 
 def _deltas(chunk: Chunk) -> list[dict[str, Any]]:

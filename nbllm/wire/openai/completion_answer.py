@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from nbllm.core import Chunk, TokenLogprob
-from nbllm.wire import sse
 from nbllm.wire.openai.completions import CompletionCall
-from nbllm.wire.openai.head import FINISH_REASONS, EventWriter, Head
+from nbllm.wire.openai.ending import Gathered, check, ending
+from nbllm.wire.openai.head import Head
 from nbllm.wire.openai.logprobs import TokenLists, joined, prompt_lists
+from nbllm.wire.openai.stream import AnswerStream
 from nbllm.wire.openai.usage import Costs
 
 
@@ -42,25 +42,6 @@ class _Echo:
         return prompt_lists(self._texts[prompt], self._tokens.get(prompt, ()), self._num_top)
 
 
-@dataclass(slots=True)
-class _Choice:
-    text: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish_reason: str | None = None
-
-    def add(self, chunk: Chunk) -> None:
-        self.text.append(chunk.text)
-        self.logprobs += chunk.logprobs
-        if chunk.finish_reason is not None:
-            self.finish_reason = FINISH_REASONS[chunk.finish_reason]
-
-    @property
-    def mean_logprob(self) -> float:
-        """An answer without tokens is nobody's best."""
-        total = sum(token.logprob for token in self.logprobs)
-        return total / len(self.logprobs) if self.logprobs else float("-inf")
-
-
 class CompletionAnswer:
     """A whole answer, gathered from its chunks.
 
@@ -68,30 +49,16 @@ class CompletionAnswer:
         prompt_texts: one a prompt, where `call.needs_prompt_texts`.
     """
 
-    def __init__(
-        self,
-        id: str,
-        created: int,
-        model: str,
-        fingerprint: str,
-        call: CompletionCall,
-        prompt_texts: Sequence[str] | None = None,
-    ) -> None:
-        self._head = Head(id, created, model, fingerprint)
+    def __init__(self, head: Head, call: CompletionCall, prompt_texts: Sequence[str] | None = None) -> None:
+        self._head = head
         self._call = call
         self._echo = _Echo(call, prompt_texts)
-        self._choices = [[_Choice() for _ in range(call.best_of)] for _ in call.requests]
+        self._choices = [[Gathered() for _ in range(call.best_of)] for _ in call.requests]
         self._costs = Costs()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether each answer has its last chunk."""
-        return all(choice.finish_reason is not None for group in self._choices for choice in group)
 
     def add(self, prompt: int, chunk: Chunk) -> None:
         """Take a chunk of the answer to `call.requests[prompt]` in. Raises what it says went wrong, if it does."""
-        if chunk.error is not None:
-            raise chunk.error
+        check(chunk)
         self._choices[prompt][chunk.index].add(chunk)
         self._echo.add(prompt, chunk)
         self._costs.add(prompt, chunk)
@@ -109,21 +76,21 @@ class CompletionAnswer:
             "timings": self._costs.timings(),
         }
 
-    def _best(self, group: list[_Choice]) -> list[_Choice]:
+    def _best(self, group: list[Gathered]) -> list[Gathered]:
         if self._call.best_of == self._call.n:
             return group
-        return sorted(group, key=lambda choice: choice.mean_logprob, reverse=True)[: self._call.n]
+        return sorted(group, key=_mean_logprob, reverse=True)[: self._call.n]
 
-    def _choice(self, index: int, prompt: int, choice: _Choice) -> dict[str, Any]:
+    def _choice(self, index: int, prompt: int, choice: Gathered) -> dict[str, Any]:
         text = self._echo.text(prompt)
         return {
             "text": text + "".join(choice.text),
             "index": index,
             "logprobs": self._logprobs(prompt, choice, len(text)),
-            "finish_reason": choice.finish_reason,
+            **ending(choice.last),
         }
 
-    def _logprobs(self, prompt: int, choice: _Choice, offset: int) -> dict[str, Any] | None:
+    def _logprobs(self, prompt: int, choice: Gathered, offset: int) -> dict[str, Any] | None:
         if self._call.logprobs is None:
             return None
         lists = TokenLists(self._call.logprobs, offset).lists(choice.logprobs)
@@ -131,27 +98,18 @@ class CompletionAnswer:
         return lists if echoed is None else joined(echoed, lists)
 
 
-class CompletionStream:
+class CompletionStream(AnswerStream):
     """An answer's events, made from its chunks as they come.
 
     Args:
         prompt_texts: one a prompt, where `call.needs_prompt_texts`.
     """
 
-    def __init__(
-        self,
-        id: str,
-        created: int,
-        model: str,
-        fingerprint: str,
-        call: CompletionCall,
-        prompt_texts: Sequence[str] | None = None,
-    ) -> None:
-        self._writer = EventWriter(Head(id, created, model, fingerprint), "text_completion", call.include_usage)
+    def __init__(self, head: Head, call: CompletionCall, prompt_texts: Sequence[str] | None = None) -> None:
+        super().__init__(head, "text_completion", call.include_usage)
         self._call = call
         self._echo = _Echo(call, prompt_texts)
         self._lists: dict[int, TokenLists] = {}
-        self._costs = Costs()
 
     def begin(self) -> list[bytes]:
         """The echoed prompts, unless their likelihoods come with them: those are known with the first chunk."""
@@ -168,8 +126,7 @@ class CompletionStream:
 
         Raises what the chunk says went wrong, if it does.
         """
-        if chunk.error is not None:
-            raise chunk.error
+        self._take(prompt, chunk)
         index = prompt * self._call.n + chunk.index
         self._echo.add(prompt, chunk)
         events = self._first(index, prompt)
@@ -178,18 +135,8 @@ class CompletionStream:
             logprobs = lists.lists(chunk.logprobs) if lists and chunk.logprobs else None
             events.append(self._event(index, chunk.text, logprobs))
         if chunk.finish_reason is not None:
-            events.append(self._event(index, "", finish_reason=FINISH_REASONS[chunk.finish_reason]))
-            self._costs.add(prompt, chunk)
+            events.append(self._event(index, "", last=chunk))
         return events
-
-    def usage(self) -> dict[str, Any]:
-        """What it cost so far; whole once every choice has ended."""
-        return self._costs.usage()
-
-    def finish(self) -> list[bytes]:
-        """The usage if it was asked for, and the end."""
-        usage = [self._writer.usage(self._costs.usage(), self._costs.timings())] if self._call.include_usage else []
-        return [*usage, sse.DONE]
 
     def _first(self, index: int, prompt: int) -> list[bytes]:
         """With a choice's first chunk: its echoed prompt with likelihoods, if those were asked for."""
@@ -200,7 +147,11 @@ class CompletionStream:
         echoed = self._echo.lists(prompt)
         return [] if echoed is None else [self._event(index, text, echoed)]
 
-    def _event(
-        self, index: int, text: str, logprobs: dict[str, Any] | None = None, finish_reason: str | None = None
-    ) -> bytes:
-        return self._writer.choice({"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason})
+    def _event(self, index: int, text: str, logprobs: dict[str, Any] | None = None, last: Chunk | None = None) -> bytes:
+        return self._writer.choice({"text": text, "index": index, "logprobs": logprobs, **ending(last)})
+
+
+def _mean_logprob(choice: Gathered) -> float:
+    """An answer without tokens is nobody's best."""
+    total = sum(token.logprob for token in choice.logprobs)
+    return total / len(choice.logprobs) if choice.logprobs else float("-inf")

@@ -39,7 +39,8 @@ def _response_format(given: ResponseFormat) -> Constraint | None:
         return Constraint("json_schema", json_text(schema, "response_format.schema"))
     if given.json_schema is None:
         raise ParameterError("response_format.json_schema", "is required: an object with name and schema")
-    return Constraint("json_schema", json_text(given.json_schema.schema, "response_format.json_schema.schema"))
+    schema = True if given.json_schema.schema is None else given.json_schema.schema  # none allows any JSON
+    return Constraint("json_schema", json_text(schema, "response_format.json_schema.schema"))
 
 
 def _grammar(text: str) -> Constraint:

@@ -8,18 +8,8 @@ from typing import Any
 
 import msgspec
 
-from nbllm.core import FinishReason
 from nbllm.wire import sse
 
-# "timeout" and "interrupted" end an answer before its own end. OpenAI's only word for that is "length"; "stop" would
-# tell a client that the text is whole.
-FINISH_REASONS: dict[FinishReason, str] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "timeout": "length",
-    "interrupted": "length",
-}
 _encode = msgspec.json.Encoder().encode
 
 

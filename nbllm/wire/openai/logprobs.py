@@ -38,7 +38,8 @@ class TokenLists:
 
     Args:
         num_top: how many rivals were asked for; 0 reports none.
-        offset: where in the choice's text, in characters, the first token begins.
+        offset: where in the choice's text, in characters, the first token begins; below 0, where some tokenizers put
+            a space that is not there.
     """
 
     def __init__(self, num_top: int, offset: int = 0) -> None:
@@ -58,29 +59,18 @@ class TokenLists:
     def _placed(self, data: bytes) -> int:
         offset = self._offset
         self._offset += len(self._decoder.decode(data))
-        return offset
+        return max(0, offset)
 
 
 def prompt_lists(text: str, tokens: Sequence[TokenLogprob], num_top: int) -> dict[str, Any]:
-    """An echoed prompt's tokens. Nothing comes before the first, so that it has no likelihood.
-
-    Args:
-        tokens: all but the first, whose own text is what they leave over of `text`. If they leave nothing, it is the
-            token that begins every prompt, which is no part of the text and gets no entry.
-    """
-    data = text.encode("utf-8", errors="replace")
-    rest = b"".join(token.data for token in tokens)
-    first = data[: len(data) - len(rest)] if data.endswith(rest) else b""
-    start = max(0, len(text) - len(rest.decode("utf-8", errors="replace")))
-    after = TokenLists(num_top, start).lists(tokens)
-    if tokens and not first:
-        return after
-    return {
-        "tokens": [_old_text(first), *after["tokens"]],
-        "token_logprobs": [None, *after["token_logprobs"]],
-        "top_logprobs": [None, *after["top_logprobs"]] if num_top else None,
-        "text_offset": [0, *after["text_offset"]],
-    }
+    """An echoed prompt's tokens. The first has no likelihood, which is null, unless the engine began the prompt."""
+    written = b"".join(token.data for token in tokens).decode("utf-8", errors="replace")
+    lists = TokenLists(num_top, len(text) - len(written)).lists(tokens)
+    if tokens and math.isnan(tokens[0].logprob):
+        lists["token_logprobs"][0] = None
+        if num_top:
+            lists["top_logprobs"][0] = None
+    return lists
 
 
 def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

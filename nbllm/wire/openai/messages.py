@@ -8,6 +8,7 @@ from nbllm.core import ROLES, Message, Role, ToolCall
 from nbllm.errors import ParameterError
 from nbllm.wire.decoding import unknown_keys
 from nbllm.wire.openai.shapes import CalledTool, ChatMessage, Part
+from nbllm.wire.openai.tools import function_of
 
 _MAX_UNKNOWN = 20
 
@@ -56,24 +57,25 @@ def _content(turn: ChatMessage, at: str) -> str:
     if isinstance(turn.content, str):
         return turn.content
     if turn.content:
-        return "".join(_part(part, f"{at}.content[{index}]") for index, part in enumerate(turn.content))
-    if turn.role == "assistant" and (turn.tool_calls or turn.refusal is not None):
+        return "".join(_part(part, turn.role, f"{at}.content[{index}]") for index, part in enumerate(turn.content))
+    if turn.role == "assistant":
         return ""
     problem = "is required: a string, or a list of text parts"
     raise ParameterError(f"{at}.content", problem if turn.content is None else "is an empty list; give a string")
 
 
-def _part(part: Part, at: str) -> str:
-    if part.type != "text":
+def _part(part: Part, role: str, at: str) -> str:
+    is_refusal = part.type == "refusal" and role == "assistant"
+    if part.type != "text" and not is_refusal:
         raise ParameterError(at, f"a part of type {part.type!r:.60} is not supported yet, only text")
-    if part.text is None:
-        raise ParameterError(f"{at}.text", "is required")
-    return part.text
+    text = part.refusal if is_refusal else part.text
+    if text is None:
+        raise ParameterError(f"{at}.{part.type}", "is required")
+    return text
 
 
 def _tool_call(call: CalledTool, at: str) -> ToolCall:
-    if call.type != "function":
-        raise ParameterError(f"{at}.type", f"must be 'function', not {call.type!r:.60}")
-    if not call.function.name:
+    function = function_of(call, at)
+    if not function.name:
         raise ParameterError(f"{at}.function.name", "is empty")
-    return ToolCall(call.id, call.function.name, call.function.arguments)
+    return ToolCall(call.id, function.name, function.arguments)

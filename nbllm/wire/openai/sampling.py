@@ -8,11 +8,12 @@ from nbllm.core import RANGES, SamplingParams
 from nbllm.core.durations import parse_duration
 from nbllm.errors import ParameterError
 from nbllm.wire.decoding import renamed
-from nbllm.wire.openai.shapes import GenerationBody
+from nbllm.wire.openai.shapes import SEED, GenerationBody
 
 _TEMPERATURE = 1.0  # OpenAI's; the engine's own default would be the model's recommendation
 _MAX_STOPS = 16
 _MAX_TOKEN_ID = 2**31 - 1
+_NUM_SEEDS = int(RANGES["seed"].high) + 1
 _MAX_TIMEOUT_S = 1e9  # a wait beyond 300 years overflows in places
 _NAMES = frozenset((*RANGES, "stop", "logit_bias"))
 
@@ -30,6 +31,8 @@ def sampling(body: GenerationBody, names: dict[str, str], **others: Any) -> Samp
     given = {name: value for name, value in given.items() if value is not None}
     if isinstance(body.stop, list) and len(body.stop) > _MAX_STOPS:
         raise ParameterError("stop", f"has {len(body.stop):,} texts; at most {_MAX_STOPS} are taken")
+    if "seed" in given:
+        given["seed"] = int(SEED.checked("seed", given["seed"])) % _NUM_SEEDS
     with renamed(names):
         params = SamplingParams(**{"temperature": _TEMPERATURE, **given})
     for token in params.logit_bias:

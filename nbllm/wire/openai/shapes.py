@@ -11,10 +11,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from nbllm.core import RANGES, ROLES
+from nbllm.core.numbers import Range
 
 Number = int | float
 Kind = Literal["chat", "completion", "embeddings", "tokenize", "detokenize"]
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+SEED = Range(int, -(2**63), 2**63 - 1, f"from {-(2**63)} to {2**63 - 1}")
+"""OpenAI's; the engine's seeds are fewer."""
 MAX_LOGPROBS = 5
 """Of the old completions; chats have `top_logprobs`."""
 
@@ -28,8 +31,9 @@ _Function = Annotated[str, _one_of("function")]
 
 
 class Part(msgspec.Struct):
-    type: Annotated[str, _one_of("text")]
+    type: Annotated[str, _one_of("text", "refusal")]
     text: str | None = None
+    refusal: str | None = None
 
 
 class CalledFunction(msgspec.Struct):
@@ -39,7 +43,7 @@ class CalledFunction(msgspec.Struct):
 
 class CalledTool(msgspec.Struct):
     id: str
-    function: CalledFunction
+    function: CalledFunction | None = None
     type: _Function = "function"
 
 
@@ -63,7 +67,7 @@ class ToolFunction(msgspec.Struct):
 
 class ToolSpec(msgspec.Struct):
     type: _Function
-    function: ToolFunction
+    function: ToolFunction | None = None
 
 
 class NamedFunction(msgspec.Struct):
@@ -75,8 +79,19 @@ class NamedTool(msgspec.Struct):
     function: NamedFunction | None = None
 
 
+class AllowedTools(msgspec.Struct):
+    mode: Annotated[str, _one_of("auto", "required")]
+    tools: list[NamedTool]
+
+
+class ToolChoice(msgspec.Struct):
+    type: Annotated[str, _one_of("function", "allowed_tools")]
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
+
+
 class NamedSchema(msgspec.Struct):
-    schema: bool | dict[str, Any]
+    schema: bool | dict[str, Any] | None = None
     name: str | None = None
     description: str | None = None
     strict: bool | None = None
@@ -131,7 +146,7 @@ class ChatBody(GenerationBody, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Number | None = None
     tools: list[ToolSpec] | None = None
-    tool_choice: str | NamedTool | None = None
+    tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Annotated[str | None, _one_of(*EFFORTS)] = None
     modalities: list[str] | None = None
@@ -200,7 +215,8 @@ def json_schema(kind: Kind) -> dict[str, Any]:
     """The JSON Schema of a request's body, with the ranges of its numbers: for documentation and for fuzzing."""
     body = _BODIES[kind]
     (schema,), parts = msgspec.json.schema_components([body], ref_template="#/$defs/{name}")
+    ranges = {**RANGES, "seed": SEED}
     for name, field in parts[body.__name__]["properties"].items():
-        if name in RANGES:
-            field |= {"minimum": RANGES[name].low, "maximum": RANGES[name].high}
+        if name in ranges:
+            field |= {"minimum": ranges[name].low, "maximum": ranges[name].high}
     return {**schema, "$defs": parts}

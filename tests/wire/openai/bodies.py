@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from nbllm.core import Chunk, TokenLogprob
-from nbllm.wire.openai import CompletionCall, parse_completion
+from nbllm.wire.openai.completions import CompletionCall, parse_completion
 from nbllm.wire.sse import SseParser
 
 USER = [{"role": "user", "content": "hi"}]

@@ -6,9 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from nbllm.chat.callformats import HERMES
+from nbllm.chat.callgrammar import call_grammar
 from nbllm.core import Constraint, Message, SamplingParams, Tool, ToolCall
 from nbllm.errors import InvalidRequestError, ParameterError
-from nbllm.wire.openai import ChatCall, parse_chat, parse_input_tokens
+from nbllm.wire.openai.chat import ChatCall, parse_chat
+from nbllm.wire.openai.tokens import parse_input_tokens
 from tests.wire.openai.bodies import USER, chat, nested
 
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
@@ -104,6 +107,8 @@ def test_every_role_and_field_of_a_message_arrives() -> None:
         {"role": "tool", "content": "42", "tool_call_id": "c1"},
         {"role": "assistant", "content": None, "refusal": "no"},
         {"role": "assistant", "content": [], "tool_calls": [CALL]},
+        {"role": "assistant", "content": None},
+        {"role": "assistant", "content": [{"type": "text", "text": "a "}, {"type": "refusal", "refusal": "no"}]},
     ) == (
         Message("system", "s"),
         Message("developer", "d", name="n"),
@@ -112,6 +117,8 @@ def test_every_role_and_field_of_a_message_arrives() -> None:
         Message("tool", "42", tool_call_id="c1"),
         Message("assistant", ""),
         Message("assistant", "", tool_calls=(ToolCall("c1", "f", "{}"),)),
+        Message("assistant", ""),
+        Message("assistant", "a no"),
     )
 
 
@@ -132,7 +139,18 @@ MESSAGES: dict[str, tuple[Any, str, str]] = {
         "use tool_calls",
     ),
     "no content": ([{"role": "user"}], "messages[0].content", "is required"),
-    "null content": ([{"role": "assistant", "content": None}], "messages[0].content", "is required"),
+    "null content": ([{"role": "user", "content": None}], "messages[0].content", "is required"),
+    "a user's refusal": (part("refusal", refusal="no"), "messages[1].content[1]", "'refusal' is not supported"),
+    "refusal without a text": (
+        [{"role": "assistant", "content": [{"type": "refusal"}]}],
+        "messages[0].content[0].refusal",
+        "is required",
+    ),
+    "call of a custom tool": (
+        [{"role": "assistant", "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "f", "input": ""}}]}],
+        "messages[0].tool_calls[0].type",
+        "custom tools are not supported",
+    ),
     "a number": ([{"role": "user", "content": 3}], "messages[0].content", "must be a string or a list, not a number"),
     "no parts": ([{"role": "user", "content": []}], "messages[0].content", "is an empty list"),
     "image": (
@@ -156,7 +174,7 @@ MESSAGES: dict[str, tuple[Any, str, str]] = {
         "is required",
     ),
     "call of another type": (
-        [{"role": "assistant", "tool_calls": [CALL | {"type": "custom"}]}],
+        [{"role": "assistant", "tool_calls": [CALL | {"type": "web"}]}],
         "messages[0].tool_calls[0].type",
         "must be 'function'",
     ),
@@ -197,6 +215,12 @@ def schema_format(schema: Any) -> dict[str, Any]:
             id="json_object with a schema",
         ),
         pytest.param(
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "any"}}},
+            "json_schema",
+            True,
+            id="json_schema without a schema",
+        ),
+        pytest.param(
             {"response_format": schema_format({"properties": {"b": {}, "a": {}}})},
             "json_schema",
             {"properties": {"b": {}, "a": {}}},
@@ -234,9 +258,30 @@ def test_tools_arrive() -> None:
     request = parsed(tools=[TOOL, {"type": "function", "function": {"name": "mcp.g-1/x", "strict": True}}]).request
     assert request.tools == (
         Tool(name="f", description="d", parameters={"type": "object"}),
-        Tool(name="mcp.g-1/x"),
+        Tool(name="mcp.g-1/x", parameters={"type": "object", "properties": {}, "additionalProperties": False}),
     )
     assert (request.tool_choice, request.forced_tool, request.parallel_tool_calls) == ("auto", None, True)
+
+
+def test_tool_without_parameters_takes_none() -> None:
+    from llguidance import LLMatcher, LLTokenizer
+
+    (tool,) = parsed(tools=[{"type": "function", "function": {"name": "now"}}]).request.tools
+    for arguments, is_allowed in (("{}", True), ('{"zone": 1}', False)):
+        matcher = LLMatcher(LLTokenizer("byte"), call_grammar(HERMES, [tool], 1, tokens={}), log_level=0)
+        call = f'<tool_call>\n{{"name": "now", "arguments": {arguments}}}\n</tool_call>'
+        assert matcher.consume_tokens(list(call.encode())) is is_allowed
+
+
+_LAST_SEED = 2**32 - 2
+
+
+@pytest.mark.parametrize(
+    ("seed", "expected"),
+    [(0, 0), (_LAST_SEED, _LAST_SEED), (2**32 - 1, 0), (-1, _LAST_SEED), (2**53, 2**53 % (2**32 - 1)), (7.0, 7)],
+)
+def test_seed_of_64_bits_is_folded(seed: float, expected: int) -> None:
+    assert parsed(seed=seed).request.sampling.seed == expected
 
 
 @pytest.mark.parametrize(
@@ -282,6 +327,19 @@ def test_openais_own_fields_are_no_news_and_others_are_reported() -> None:
     assert call.unknown == ("temprature", "messages[].annotations")
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_only_allowed_tools_are_offered(mode: str) -> None:
+    others = [{"type": "function", "function": {"name": name}} for name in ("g", "h")]
+    request = parsed(tools=[TOOL, *others], tool_choice=allowed(mode, "h", "f")).request
+    assert ([tool.name for tool in request.tools], request.tool_choice) == (["f", "h"], mode)
+    assert request.forced_tool is None
+
+
 WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "empty model": ({"model": " "}, "model", "is empty"),
     "null model": ({"model": None}, "model", "is required"),
@@ -292,6 +350,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "no answers": ({"n": 0}, "n", "from 1 to 128"),
     "boolean seed": ({"seed": True}, "seed", "must be a number, not a boolean"),
     "penalty": ({"presence_penalty": 2.1}, "presence_penalty", "from -2 to 2"),
+    "seed of more than 64 bits": ({"seed": 2**63}, "seed", "is out of range: from -9223372036854775808"),
     "stop as a number": ({"stop": 3}, "stop", "must be a string or a list"),
     "stop holding a number": ({"stop": ["a", 3]}, "stop[1]", "must be a string"),
     "empty stop": ({"stop": [""]}, "stop", "an empty string"),
@@ -314,11 +373,6 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "format as a word": ({"response_format": "json_object"}, "response_format", "must be an object, not a string"),
     "unknown format": ({"response_format": {"type": "xml"}}, "response_format.type", "'xml' is not one of text"),
     "no schema": ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "is required"),
-    "schema without a schema": (
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
-        "response_format.json_schema.schema",
-        "is required",
-    ),
     "schema as text": (
         {"response_format": schema_format("{}")},
         "response_format.json_schema.schema",
@@ -358,9 +412,39 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "no tool 'g'",
     ),
     "choice of another type": (
-        {"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}},
+        {"tools": [TOOL], "tool_choice": {"type": "web"}},
         "tool_choice.type",
         "must be 'function'",
+    ),
+    "choice of a custom tool": (
+        {"tools": [TOOL], "tool_choice": {"type": "custom", "custom": {"name": "f"}}},
+        "tool_choice.type",
+        "custom tools are not supported",
+    ),
+    "no allowed tools": (
+        {"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}},
+        "tool_choice.allowed_tools",
+        "is required",
+    ),
+    "mode of the allowed tools": (
+        {"tools": [TOOL], "tool_choice": allowed("none", "f")},
+        "tool_choice.allowed_tools.mode",
+        "is not one of auto, required",
+    ),
+    "allowed tool that is missing": (
+        {"tools": [TOOL], "tool_choice": allowed("auto", "f", "g")},
+        "tool_choice.allowed_tools.tools[1].function.name",
+        "no tool 'g'",
+    ),
+    "required of no allowed tools": (
+        {"tools": [TOOL], "tool_choice": allowed("required")},
+        "tool_choice",
+        "there are no tools",
+    ),
+    "custom tool": (
+        {"tools": [{"type": "custom", "custom": {"name": "f"}}]},
+        "tools[0].type",
+        "custom tools are not supported",
     ),
     "choice of nothing": (
         {"tools": [TOOL], "tool_choice": {"type": "function"}},

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from nbllm.core import Chunk, FinishReason, Timings, ToolCallDelta, Usage
-from nbllm.errors import EngineDeadError
-from nbllm.wire.openai import ChatAnswer, ChatStream, chat_id
-from tests.wire.openai.bodies import done, events, likely
+from nbllm.errors import EngineDeadError, ParameterError
+from nbllm.wire.openai.chat import ChatCall, parse_chat
+from nbllm.wire.openai.chat_answer import ChatAnswer, ChatStream
+from nbllm.wire.openai.head import Head, chat_id
+from tests.wire.openai.bodies import chat, done, events, likely
 
 CALLS = (
     Chunk(tool_calls=(ToolCallDelta(0, "c1", "f"),)),
@@ -21,12 +23,18 @@ CALLS = (
 )
 
 
-def answered(*chunks: Chunk, num_choices: int = 1) -> dict[str, Any]:
+HEAD = Head("chatcmpl-1", 1700000000, "m", "b123")
+
+
+def asked(num_choices: int = 1, **fields: Any) -> ChatCall:
+    return parse_chat(chat(n=num_choices, **fields))
+
+
+def answered(*chunks: Chunk, num_choices: int = 1, **fields: Any) -> dict[str, Any]:
     """The body, known to be JSON and what OpenAI's client takes for an answer."""
-    answer = ChatAnswer("chatcmpl-1", 1700000000, "m", "b123", num_choices)
+    answer = ChatAnswer(HEAD, asked(num_choices, **fields))
     for chunk in chunks:
         answer.add(chunk)
-    assert answer.is_complete
     body: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(answer.body()))
     ChatCompletion.model_validate_json(msgspec.json.encode(body), strict=True)
     return body
@@ -34,7 +42,8 @@ def answered(*chunks: Chunk, num_choices: int = 1) -> dict[str, Any]:
 
 def streamed(*chunks: Chunk, num_choices: int = 1, include_usage: bool = False) -> list[dict[str, Any]]:
     """The events but `[DONE]`, each what OpenAI's client takes for one."""
-    stream = ChatStream("chatcmpl-1", 1700000000, "m", "b123", num_choices, include_usage=include_usage)
+    call = asked(num_choices, stream=True, stream_options={"include_usage": include_usage})
+    stream = ChatStream(HEAD, call)
     parts = stream.begin() + [event for chunk in chunks for event in stream.events(chunk)] + stream.finish()
     *given, end = events(parts)
     assert end == "[DONE]"
@@ -140,6 +149,34 @@ def test_finish_reason_is_one_of_openais(reason: FinishReason, expected: str) ->
     assert streamed(done(finish_reason=reason))[-1]["choices"][0]["finish_reason"] == expected
 
 
+@pytest.mark.parametrize(
+    ("reason", "ended_by"), [("timeout", "timeout"), ("interrupted", "interrupted"), ("length", None)]
+)
+def test_answer_that_was_cut_from_outside_says_so(reason: FinishReason, ended_by: str | None) -> None:
+    last = done(text="a", finish_reason=reason, usage=Usage(completion_tokens=1))
+    for choice in (answered(last)["choices"][0], streamed(last)[-1]["choices"][0]):
+        assert (choice["finish_reason"], choice.get("ended_by")) == ("length", ended_by)
+
+
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(("choice", "content"), [("required", None), ("auto", "")])
+def test_promised_call_that_was_cut_has_no_content(choice: str, content: str | None) -> None:
+    last = done(finish_reason="length", usage=Usage(completion_tokens=3))
+    (told,) = answered(last, tools=[TOOL], tool_choice=choice)["choices"]
+    assert (told["message"]["content"], "tool_calls" in told["message"]) == (content, False)
+
+
+def test_time_that_is_up_before_the_first_token_is_an_error() -> None:
+    nothing = done(finish_reason="timeout", usage=Usage(prompt_tokens=3))
+    with pytest.raises(ParameterError, match=r"^timeout: it passed before the first token"):
+        answered(nothing)
+    with pytest.raises(ParameterError, match=r"^timeout: it passed before the first token"):
+        streamed(nothing)
+    assert answered(done(finish_reason="length", usage=Usage(prompt_tokens=3)))["choices"]
+
+
 def test_logprobs_of_parts_of_characters_have_exact_bytes() -> None:
     tokens = (likely(b"a", -0.25, b"a", b"\xf0\x9f"), likely("😀".encode()[:2], float("-inf")))
     (choice,) = answered(Chunk(text="a", logprobs=tokens), done())["choices"]
@@ -227,23 +264,15 @@ def test_logprobs_of_held_back_text_are_not_lost() -> None:
 
 
 def test_chunk_without_news_makes_no_event() -> None:
-    assert ChatStream("i", 1, "m", "b1").events(Chunk(tokens=(1,))) == []
+    assert ChatStream(HEAD, asked()).events(Chunk(tokens=(1,))) == []
 
 
 def test_error_of_a_chunk_is_raised() -> None:
     broken = done(finish_reason="error", error=EngineDeadError("gone"))
     with pytest.raises(EngineDeadError, match="gone"):
-        ChatAnswer("i", 1, "m", "b1").add(broken)
+        ChatAnswer(HEAD, asked()).add(broken)
     with pytest.raises(EngineDeadError, match="gone"):
-        ChatStream("i", 1, "m", "b1").events(broken)
-
-
-def test_answer_is_complete_when_each_choice_has_ended() -> None:
-    answer = ChatAnswer("i", 1, "m", "b1", 2)
-    answer.add(done(1))
-    assert not answer.is_complete
-    answer.add(done(0))
-    assert answer.is_complete
+        ChatStream(HEAD, asked()).events(broken)
 
 
 def test_ids_are_new_and_long_enough() -> None:

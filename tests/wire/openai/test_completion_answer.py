@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,26 +8,28 @@ import msgspec
 import pytest
 from openai.types import Completion
 
-from nbllm.core import Chunk, FinishReason, Timings, Usage
+from nbllm.core import Chunk, FinishReason, Timings, TokenLogprob, Usage
 from nbllm.errors import EngineDeadError
-from nbllm.wire.openai import CompletionAnswer, CompletionCall, CompletionStream, completion_id
+from nbllm.wire.openai.completion_answer import CompletionAnswer, CompletionStream
+from nbllm.wire.openai.completions import CompletionCall
+from nbllm.wire.openai.head import Head, completion_id
 from tests.wire.openai.bodies import completion_call, done, events, likely
 
 Step = tuple[int, Chunk]
+HEAD = Head("cmpl-1", 1700000000, "m", "b123")
 
 
 def answered(call: CompletionCall, *steps: Step, texts: Sequence[str] | None = None) -> dict[str, Any]:
-    answer = CompletionAnswer("cmpl-1", 1700000000, "m", "b123", call, texts)
+    answer = CompletionAnswer(HEAD, call, texts)
     for prompt, chunk in steps:
         answer.add(prompt, chunk)
-    assert answer.is_complete
     body: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(answer.body()))
     check_shape(body)
     return body
 
 
 def streamed(call: CompletionCall, *steps: Step, texts: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    stream = CompletionStream("cmpl-1", 1700000000, "m", "b123", call, texts)
+    stream = CompletionStream(HEAD, call, texts)
     parts = stream.begin() + [event for prompt, chunk in steps for event in stream.events(prompt, chunk)]
     *given, end = events(parts + stream.finish())
     assert end == "[DONE]"
@@ -101,7 +104,7 @@ def test_echo_of_ids_takes_its_texts_from_the_caller() -> None:
     steps = [(0, done(text="a")), (1, done(text="b"))]
     assert texts_of(answered(call, *steps, texts=["x", "y"])) == ["xa", "yb"]
     with pytest.raises(ValueError, match="texts are needed"):
-        CompletionAnswer("i", 1, "m", "b1", call)
+        CompletionAnswer(HEAD, call)
 
 
 def test_old_logprobs_are_four_lists() -> None:
@@ -127,27 +130,31 @@ def test_logprobs_of_zero_have_no_rivals() -> None:
     assert choice["logprobs"]["tokens"] == ["a"]
 
 
+FACE = "😀".encode()
 PROMPTS = {
-    "first token has a text": ("Hello world", [b" world"], ["Hello", " world"], [0, 5]),
-    "first token begins every prompt": ("Hello world", [b"Hello", b" world"], ["Hello", " world"], [0, 5]),
-    "tokenizer puts a space before": ("Hello you", [b" Hello", b" you"], [" Hello", " you"], [0, 6]),
-    "one token": ("Hi", [], ["Hi"], [0]),
+    "first token has a text": ("Hello world", [b"Hello", b" world"], True, ["Hello", " world"], [0, 5]),
+    "the engine began it": ("Hello world", [b"Hello", b" world"], False, ["Hello", " world"], [0, 5]),
+    "tokenizer puts a space before": ("Hello you", [b" Hello", b" you"], True, [" Hello", " you"], [0, 5]),
+    "control tokens": ("<|im_end|>\nHi", [b"<|im_end|>", b"\n", b"Hi"], True, ["<|im_end|>", "\n", "Hi"], [0, 10, 11]),
+    "ends inside a character": ("a\ufffd", [b"a", FACE[:2]], True, ["a", r"bytes:\xf0\x9f"], [0, 1]),
+    "one token": ("Hi", [b"Hi"], True, ["Hi"], [0]),
 }
 
 
-@pytest.mark.parametrize(("prompt", "data", "tokens", "offsets"), PROMPTS.values(), ids=PROMPTS.keys())
+@pytest.mark.parametrize(("prompt", "data", "is_whole", "tokens", "offsets"), PROMPTS.values(), ids=PROMPTS.keys())
 def test_echoed_prompt_has_likelihoods_but_for_its_first_token(
-    prompt: str, data: list[bytes], tokens: list[str], offsets: list[int]
+    prompt: str, data: list[bytes], is_whole: bool, tokens: list[str], offsets: list[int]
 ) -> None:
     call = completion_call(prompt=prompt, echo=True, logprobs=1, max_tokens=0)
-    entries = tuple(likely(part, -0.5, b"?") for part in data)
+    before = [TokenLogprob(7, data[0], math.nan)] if is_whole else []
+    entries = (*before, *(likely(part, -0.5, b"?") for part in data[len(before) :]))
     first = (0, Chunk(prompt_logprobs=entries))
     (choice,) = answered(call, first, (0, done(finish_reason="length")))["choices"]
-    nothing: list[None] = [None] * (len(tokens) - len(data))  # comes before the first, unless that is no text
+    nothing: list[None] = [None] * len(before)
     expected = {
         "tokens": tokens,
-        "token_logprobs": nothing + [-0.5] * len(data),
-        "top_logprobs": nothing + [{"?": -1.0, part.decode(): -0.5} for part in data],
+        "token_logprobs": nothing + [-0.5] * (len(data) - len(before)),
+        "top_logprobs": nothing + [{"?": -1.0, token: -0.5} for token in tokens[len(before) :]],
         "text_offset": offsets,
     }
     assert (choice["text"], choice["logprobs"]) == (prompt, expected)
@@ -158,7 +165,7 @@ def test_echoed_prompt_has_likelihoods_but_for_its_first_token(
 def test_likelihoods_of_answers_follow_those_of_the_prompt() -> None:
     call = completion_call(prompt="ab", echo=True, logprobs=0, n=2)
     steps = [
-        (0, Chunk(index=0, prompt_logprobs=(likely(b"b"),), text="c", logprobs=(likely(b"c"),))),
+        (0, Chunk(index=0, prompt_logprobs=(likely(b"a"), likely(b"b")), text="c", logprobs=(likely(b"c"),))),
         (0, Chunk(index=1, text="d", logprobs=(likely(b"d"),))),  # shares its prompt with the first
         (0, done(0, text="e", logprobs=(likely(b"e"),))),
         (0, done(1)),
@@ -226,17 +233,9 @@ def test_finish_reason_is_one_of_openais(reason: FinishReason, expected: str) ->
 def test_error_of_a_chunk_is_raised() -> None:
     broken = done(finish_reason="error", error=EngineDeadError("gone"))
     with pytest.raises(EngineDeadError, match="gone"):
-        CompletionAnswer("i", 1, "m", "b1", completion_call()).add(0, broken)
+        CompletionAnswer(HEAD, completion_call()).add(0, broken)
     with pytest.raises(EngineDeadError, match="gone"):
-        CompletionStream("i", 1, "m", "b1", completion_call()).events(0, broken)
-
-
-def test_answer_is_complete_when_each_prompt_has_ended() -> None:
-    answer = CompletionAnswer("i", 1, "m", "b1", completion_call(prompt=["a", "b"]))
-    answer.add(1, done())
-    assert not answer.is_complete
-    answer.add(0, done())
-    assert answer.is_complete
+        CompletionStream(HEAD, completion_call()).events(0, broken)
 
 
 def test_ids_say_what_they_are_of() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from nbllm.core import Constraint, SamplingParams
 from nbllm.errors import ParameterError
-from nbllm.wire.openai import parse_completion
+from nbllm.wire.openai.completions import parse_completion
 from tests.wire.openai.bodies import completion, completion_call
 
 

@@ -8,7 +8,7 @@ import pytest
 from openai.types import CreateEmbeddingResponse
 
 from nbllm.errors import ParameterError
-from nbllm.wire.openai import EmbedCall, embeddings_body, parse_embeddings
+from nbllm.wire.openai.embeddings import EmbedCall, embeddings_body, parse_embeddings
 from tests.wire.openai.bodies import embeddings
 
 VECTORS = [np.array([0.6, 0.8, 0.0], dtype=np.float32), np.array([0.0, 0.0, 1.0], dtype=np.float32)]

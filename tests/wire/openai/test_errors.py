@@ -3,7 +3,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from nbllm.wire.openai import error_body, error_event, model_body, models_body
+from nbllm.wire.openai.errors import error_body, error_event
+from nbllm.wire.openai.listing import model_body, models_body
 from nbllm.wire.sse import SseParser
 
 

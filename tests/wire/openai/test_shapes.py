@@ -15,15 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbllm.errors import InvalidRequestError
-from nbllm.wire.openai import (
-    json_schema,
-    parse_chat,
-    parse_completion,
-    parse_detokenize,
-    parse_embeddings,
-    parse_tokenize,
-)
-from nbllm.wire.openai.shapes import Kind
+from nbllm.wire.openai.chat import parse_chat
+from nbllm.wire.openai.completions import parse_completion
+from nbllm.wire.openai.embeddings import parse_embeddings
+from nbllm.wire.openai.shapes import Kind, json_schema
+from nbllm.wire.openai.tokens import parse_detokenize, parse_tokenize
 
 PARSERS: dict[Kind, Callable[[bytes], Any]] = {
     "chat": parse_chat,

@@ -6,13 +6,7 @@ import msgspec
 import pytest
 
 from nbllm.errors import ParameterError
-from nbllm.wire.openai import (
-    detokenize_body,
-    input_tokens_body,
-    parse_detokenize,
-    parse_tokenize,
-    tokenize_body,
-)
+from nbllm.wire.openai.tokens import detokenize_body, input_tokens_body, parse_detokenize, parse_tokenize, tokenize_body
 
 
 def encoded(**fields: Any) -> bytes:

@@ -1,0 +1,149 @@
+"""What the names of models mean to clients, and which names they are told. No answer to a client has a path in it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nbllm.config import Config
+from nbllm.errors import ModelLoadError, ModelNotFoundError, NbllmError
+from nbllm.store.gguf import model_info
+from nbllm.store.names import named_models, resolve, resolve_listed, settings_models
+
+if TYPE_CHECKING:
+    from nbllm.core import ModelInfo
+
+_ANY = "*"
+_logger = logging.getLogger("nbllm.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a model's name stands for.
+
+    Attributes:
+        name: the resolved name, which answers carry, and which can be asked for.
+        path: of the file on this machine; None for a model of another server.
+        stamp: what changes when that file is replaced: its size, its time in nanoseconds, its number.
+        context_length: that the model was trained for; 0 is unknown.
+    """
+
+    name: str
+    path: Path | None
+    stamp: tuple[int, ...] = ()
+    context_length: int = 0
+
+    @property
+    def modified_s(self) -> int:
+        """When the file was written, in seconds since 1970; 0 is unknown."""
+        return self.stamp[1] // 10**9 if self.stamp else 0
+
+
+class ModelNames:
+    """Reads folders and the headers of files: to be used from threads.
+
+    Args:
+        config: read afresh for each question.
+        endpoints: names of other servers' models.
+    """
+
+    def __init__(self, config: Callable[[], Config], endpoints: Collection[str]) -> None:
+        self._config, self._endpoints = config, endpoints
+        self._headers: dict[Path, tuple[tuple[int, ...], ModelInfo]] = {}  # assigning an entry is atomic
+
+    def target(self, name: str) -> Target:
+        """What a client's name stands for.
+
+        Raises:
+            ModelNotFoundError: nothing; the message has the closest names.
+            ModelLoadError: a file that cannot be loaded, as its header shows.
+            ParameterError: it is no name at all.
+        """
+        config = self._config()
+        meant = config.unaliased(name)
+        if meant in self._endpoints:
+            return Target(meant, None)
+        files = _files(config)
+        try:
+            return self._loadable(_path(name, meant, files, config), files)
+        except ModelNotFoundError:
+            if config.catch_all() is None or meant != name:
+                raise
+            return self.target(_ANY)
+
+    def listed(self) -> dict[str, Target]:
+        """What can be asked for, by each of its names; neither what cannot be loaded, nor `default` and `*`."""
+        config = self._config()
+        files = sorted(_files(config).items(), key=lambda item: item[0].casefold())
+        found = {name: self._described(name, path)[0] for name, path in files if self._is_good(path)}
+        for name in self._endpoints:
+            found.setdefault(name, Target(name, None))
+        for alias in config.aliases:
+            if alias != _ANY and alias not in found:
+                with contextlib.suppress(NbllmError):
+                    found[alias] = self.target(alias)
+        return found
+
+    def _is_good(self, path: Path) -> bool:
+        return not self._described("", path)[1]
+
+    def _loadable(self, path: Path, files: Mapping[str, Path]) -> Target:
+        name = next((known for known, file in files.items() if file == path), path.name)
+        target, problem = self._described(name, path)
+        if problem:
+            raise ModelLoadError(f"the model {name[:200]!r} cannot be loaded: {without_folder(problem, path)}")
+        return target
+
+    def _described(self, name: str, path: Path) -> tuple[Target, str]:
+        """With what is wrong with its file, "" if nothing is."""
+        stamp = _stamp(path)
+        info = self._header(path, stamp)
+        return Target(name, path, stamp, info.context_length), info.problem
+
+    def _header(self, path: Path, stamp: tuple[int, ...]) -> ModelInfo:
+        known = self._headers.get(path)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        info = model_info(path, path.name)
+        if stamp and not info.problem:  # a problem may pass without a trace in the stamp: rights, a missing part
+            self._headers[path] = (stamp, info)
+        return info
+
+
+def without_folder(text: str, path: Path) -> str:
+    """The text, with the names of the model's files instead of their paths."""
+    return text.replace(os.fspath(path.parent) + os.sep, "")
+
+
+def _files(config: Config) -> dict[str, Path]:
+    known = named_models(config)
+    return {**settings_models(config, known), **known}
+
+
+def _path(name: str, meant: str, files: Mapping[str, Path], config: Config) -> Path:
+    if meant == name or _is_plain(meant):
+        return resolve_listed(meant, config, models=files)
+    try:
+        return resolve(meant, config)
+    except ModelNotFoundError as exc:  # names a path, which is for the owner
+        _logger.warning("nbllm: %s: %s", name, exc)
+        raise ModelNotFoundError(
+            f"the model that {name[:200]!r} stands for is not there; ask for another, see GET /v1/models"
+        ) from exc
+
+
+def _is_plain(name: str) -> bool:
+    return Path(name).name == name and not name.startswith("~") and not name.casefold().endswith(".gguf")
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:  # deleted since it was found; the runner says so
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ino
