@@ -46,7 +46,8 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class _Server:
-    """Says the prompt in capitals. A moody one refuses two thirds of the prompts once or twice before, in both ways.
+    """Says the prompt in capitals. A moody one refuses two thirds of the prompts once or twice before, in both ways, and
+    answers the first one when a second is there.
 
     Attributes:
         most: requests that it had at one time.
@@ -55,7 +56,7 @@ class _Server:
 
     def __init__(self, *, is_moody: bool = False) -> None:
         self._is_moody = is_moody
-        self._lock = threading.Lock()
+        self._lock, self._are_two = threading.Lock(), threading.Event()
         self._times: Counter[str] = Counter()
         self._now = self.most = 0
         self.refusals: list[int] = []
@@ -69,6 +70,9 @@ class _Server:
             is_refused = self._is_moody and self._times[prompt] <= int(prompt.split()[-1]) % 3
             status = 503 if len(self.refusals) % 2 else 429
             self.refusals += [status] * is_refused
+            if self._now > 1 or not self._is_moody:
+                self._are_two.set()
+        assert self._are_two.wait(30)
         if is_refused:
             reply.json({"error": {"message": "busy"}}, status, Retry_After="0")
         else:
