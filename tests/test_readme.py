@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -42,11 +43,12 @@ def blocks(*languages: str) -> list[Block]:
 
 @pytest.mark.model
 @pytest.mark.usefixtures("smollm2_path")
-def test_code_blocks_run_in_order() -> None:
+def test_code_blocks_run_in_order(tmp_path: Path) -> None:
     cells = [block._asdict() for block in blocks("python", "ipython")]
     assert cells
+    command, env = [sys.executable, "-c", RUNNER], os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", RUNNER], input=json.dumps(cells), capture_output=True, text=True, cwd=ROOT, check=False
+        command, input=json.dumps(cells), capture_output=True, text=True, cwd=ROOT, env=env, check=False
     )
     assert done.returncode == 0, done.stderr + done.stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbllm.errors import ParameterError
@@ -61,13 +62,11 @@ class Comparing:
         return frame
 
     def _models(self) -> Any:
-        """A variable may hold a Model, such as one on another server; everything else is a name or a path."""
-        from nbllm.session.model import Model
-
+        """A variable may hold a Model, such as one on another server, or a file; all else is a name or a path."""
         names = self._asked.models
         held = {name: self._desk.namespace.get(name) for name in names}
-        if any(isinstance(value, Model) for value in held.values()):
-            return {name: value if isinstance(value, Model) else name for name, value in held.items()}
+        if any(map(_is_model, held.values())):
+            return {name: value if _is_model(value) else name for name, value in held.items()}
         return list(names) or self._desk.settings.model
 
     @property
@@ -102,3 +101,9 @@ class Comparing:
         """A function of the notebook by its name; everything else is one of the named ones."""
         value = self._desk.namespace.get(scorer) if isinstance(scorer, str) else None
         return value if callable(value) else scorer
+
+
+def _is_model(value: Any) -> bool:
+    from nbllm.session.model import Model
+
+    return isinstance(value, Model) or (isinstance(value, str | Path) and Path(value).is_file())

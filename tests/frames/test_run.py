@@ -26,6 +26,7 @@ from nbllm.core import ChoiceRequest, EmbedRequest, GenerateRequest, Message, Mo
 from nbllm.errors import ConstraintError, EngineError, InvalidRequestError, NbllmError, ParameterError
 from nbllm.frames import run as module
 from nbllm.frames.keeping import identity_of, is_whole
+from nbllm.frames.landing import outcome_of_response
 from nbllm.frames.run import Ask, Outcome, RunOptions, row_seed, run
 from nbllm.session.cache import AnswerCache
 from nbllm.session.model import Model
@@ -490,3 +491,10 @@ def test_seed_is_made_of_the_content() -> None:
 def test_seed_is_one_that_the_engine_takes(seed: int, contents: list[str], repeat: int) -> None:
     found = row_seed(seed, [Message("user", content) for content in contents], repeat)
     assert Options.of({"seed": found}).sampling.seed == found
+
+
+def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
+    """Another server's JSON may hold one, and no column of text takes it."""
+    outcome = outcome_of_response(chat("hi"), Response(text="a\ud800b", reasoning="\udfff😀"), cached=False)
+    assert isinstance(outcome.value, Response)
+    assert (outcome.value.text, outcome.value.reasoning) == ("a\ufffdb", "\ufffd😀")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -16,14 +17,18 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import BrowserContext, Dialog, Locator, Page, Request, WebSocket, expect, sync_playwright
 
+from nbllm.frames.compare.style import GRID
 from tests.notebook.kernel import environment
 
 TOKEN = "for-this-test-only"
 TIMEOUT_MS = 120_000
 OUTPUT = ".jp-OutputArea-output"
 
-# What Markdown, maths and the front ends' own rendering of text consist of. Everything else came from an attack.
-_WATCH = """
+# What Markdown, maths and the front ends' own rendering of text consist of, and what a grid adds to that. Everything
+# else came from an attack.
+_WATCH = (
+    f"const GRID = {json.dumps(GRID.strip())};"
+    + """
 const OUTPUT = ".jp-OutputArea-output";
 const TAGS = new Set(("p h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code em strong del a table thead tbody tr th td hr "
   + "br span div dl dt dd details summary small").split(" "));
@@ -34,11 +39,14 @@ window.foreign = (root) => [root, ...root.querySelectorAll("*")].flatMap((elemen
   const isTask = tag === "input" && element.type === "checkbox" && element.disabled;
   const isSealed = tag === "iframe" && element.getAttribute("sandbox") === "" && !element.hasAttribute("src");
   const isFrame = element.matches("style[scoped]:has(+ table.dataframe)");  // pandas brings its own
-  if (!TAGS.has(tag) && !inMaths && !isTask && !isSealed && !isFrame)
+  const isGrid = element.matches("div.nbllm-grid > style[scoped]:has(+ table)") && element.textContent.trim() === GRID;
+  const isDifference = element.matches("td > div ins") && element.attributes.length === 0;
+  if (!TAGS.has(tag) && !inMaths && !isTask && !isSealed && !isFrame && !isGrid && !isDifference)
     found.push(tag);
   for (const { name, value } of element.attributes) {
     const isAddress = ["href", "xlink:href", "action", "formaction", "ping", "srcset", "background"].includes(name);
-    const isAlignment = name === "style" && /^text-align: ?(left|center|right);?$/.test(value);
+    const isAlignment = name === "style" && (/^text-align: ?(left|center|right);?$/.test(value)
+      || (element.matches("th, td") && /^text-align: ?left; ?vertical-align: ?top;?$/.test(value)));
     if (name.startsWith("on") || name.startsWith("data-command") || name === "src"
         || (isAddress && !FINE.test(value))
         || (name === "style" && !isAlignment && !inMaths && TAGS.has(tag) && element !== root))
@@ -58,6 +66,7 @@ const watch = new MutationObserver((records) => {
 });
 watch.observe(document, { childList: true, subtree: true });
 """
+)
 
 
 @dataclass(slots=True)

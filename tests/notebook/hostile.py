@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nbllm
 from nbllm.core import Chunk, GenerateRequest, Request
 from nbllm.errors import ModelLoadError, ModelNotFoundError
 from nbllm.session.model import Model
@@ -19,6 +20,7 @@ from tests.markup.attacks import ATTACKS
 
 if TYPE_CHECKING:
     from nbllm.engine.interface import OnChunk
+    from nbllm.frames.compare.grid import Grid
     from nbllm.testing.script import Piece, ScriptedTicket
 
 IMG = "<img src=x onerror=alert(1)>"
@@ -203,6 +205,7 @@ def cells() -> list[Cell]:
         *_answers(),
         *_formats(),
         *_questions(),
+        *_comparisons(),
         *_errors(),
     ]
 
@@ -244,6 +247,15 @@ def _questions() -> Iterator[Cell]:
     yield Cell(f"%%chat -c '{IMG}`|${HREF}$' --usage\nsay markdown plain", ("onerror",))
     yield Cell("%llm history --all", ("onerror", "current"))
     yield Cell("%llm history", (HREF, "current"))
+
+
+def _comparisons() -> Iterator[Cell]:
+    beginning = NAME.partition("$")[0]  # a header shows no more of so long a name
+    for render in ("markdown", "text"):
+        yield Cell(f"hostile.grid(render={render!r})", (beginning, f"![a]({FAR}/i1.png)", "end"))
+    differ = "cols='input', rows='model', models=(hostile.NAME, 'other')"
+    yield Cell(f"hostile.grid(12, {differ}, diff=True)", (beginning, IMG))
+    yield Cell("%%compare evil --no-cache --diff --repeat 2\nsay markdown in_table_cells\n---\nfail", ("onerror", IMG))
 
 
 def _names() -> Iterator[Cell]:
@@ -338,12 +350,22 @@ def begin(shell: Any) -> None:
 
     display.MIN_INTERVAL_S = 0
     load_ipython_extension(shell, HostileModels())
+    shell.user_ns["evil"] = Model(HostileEngine(replace(TOY_MODEL, name=NAME)))
 
 
 def say(shell: Any, names: list[str]) -> None:
     """Answer with each of these attacks, as so many cells would."""
     for name in names:
         shell.run_cell_magic("chat", "--no-history", f"say markdown {name}")
+
+
+def grid(max_prompts: int | None = None, models: tuple[str, ...] = (NAME,), **options: Any) -> Grid:
+    """All attacks as answers of models, one of whose names attacks."""
+    prompts = [f"say markdown {name}" for name in list(CORPUS)[:max_prompts]]
+    hostile = {name: Model(HostileEngine(replace(TOY_MODEL, name=name))) for name in models}
+    res = nbllm.compare(prompts, hostile, cache=False, progress=False)
+    made: Grid = res.llm.grid(max_rows=None, **options)
+    return made
 
 
 def furnish(folder: Path) -> None:

@@ -29,7 +29,10 @@ def read(path: Path) -> Any:
 
 
 def executed(path: Path) -> Any:
-    """The notebook after a run from top to bottom in a kernel of this Python, which changes no file."""
+    """The notebook after a run from top to bottom in a kernel of this Python, which changes no file.
+
+    It has a home of its own, with no answer of an earlier run in it.
+    """
     notebook = read(path)
     options: dict[str, Any] = {"timeout": _TIMEOUT_S, "record_timing": False, "coalesce_streams": True}
     if path.stem in ON_SERVER:
@@ -38,9 +41,17 @@ def executed(path: Path) -> Any:
             client.execute()
             client.kc.stop_channels()  # type: ignore[union-attr]  # it has run
         return notebook
-    folder_of_its_own = {"metadata": {"path": path.parent}}
-    NotebookClient(notebook, resources=folder_of_its_own, **options).execute(env=environment())
+    beside_it = {"metadata": {"path": path.parent}}
+    with TemporaryDirectory() as home:
+        NotebookClient(notebook, resources=beside_it, **options).execute(env=environment() | _at_home_in(home))
     return notebook
+
+
+def _at_home_in(folder: str) -> dict[str, str]:
+    """matplotlib's list of fonts takes seconds to make, so that one stays where it is."""
+    import matplotlib.font_manager
+
+    return {"HOME": folder, "XDG_CACHE_HOME": f"{folder}/.cache", "MPLCONFIGDIR": matplotlib.get_cachedir()}
 
 
 def code_cells(notebook: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nbllm.notebook import manage
 from nbllm.notebook.arguments import FLAGS
+from nbllm.notebook.compare_arguments import FLAGS as COMPARE_FLAGS
 from nbllm.notebook.flags import Flag
 from nbllm.notebook.magics import NOT_FOR_CODE, ChatMagics
 from nbllm.notebook.settings import NbLLM
@@ -46,9 +47,19 @@ def _summary(magic: Any) -> str:
 
 def flags() -> str:
     """The options of `%chat`, as `%chat?` lists them."""
-    table = _table(("option", "what it does"), ((_form(spec), spec.help) for spec in FLAGS))
     others = [spec.long for spec in FLAGS if spec.name in NOT_FOR_CODE]
-    return f"{table}\n\n`%explain` takes them too; `%%fix`, `%%doc` and `%%test` take all but {_listed(others)}."
+    return (
+        f"{_options(FLAGS)}\n\n`%explain` takes them too; `%%fix`, `%%doc` and `%%test` take all but {_listed(others)}."
+    )
+
+
+def compare_flags() -> str:
+    """The options of `%%compare`, as `%%compare?` lists them."""
+    return _options(COMPARE_FLAGS)
+
+
+def _options(flags: Iterable[Flag]) -> str:
+    return _table(("option", "what it does"), ((_form(spec), spec.help) for spec in flags))
 
 
 def _form(spec: Flag) -> str:
@@ -94,6 +105,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "magics": magics,
     "flags": flags,
+    "compare_flags": compare_flags,
     "commands": commands,
     "settings": settings,
     "failures": failures.markdown_table,

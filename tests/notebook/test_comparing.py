@@ -12,7 +12,7 @@ from nbllm.errors import EngineError, NbllmError
 from nbllm.frames import keeping
 from nbllm.session.cache import AnswerCache
 from tests.frames.answering import answering
-from tests.frames.compare.talking import Reply, asked, echo, requests_of, talking
+from tests.frames.compare.talking import Garage, Reply, asked, echo, requests_of, talking
 from tests.notebook.conftest import Notebook
 
 
@@ -89,6 +89,14 @@ def test_scorer_may_be_a_function_of_the_notebook(notebook: Notebook) -> None:
     notebook.run("def short(text): return len(text) < 8")
     notebook.run("%%compare calm loud --scorer short -O res\nhello")
     assert notebook.shell.user_ns["res"]["score_short"].tolist() == [0.0, 1.0]
+
+
+def test_variable_may_hold_a_file(notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    garage = Garage(tmp_path, monkeypatch)
+    notebook.shell.user_ns["mine"] = garage.add("a file of a long name")
+    notebook.run("%%compare mine -O res\nhello")
+    assert notebook.shell.user_ns["res"][["model", "response"]].to_numpy().tolist() == [["mine", "re: hello"]]
+    assert garage.log == ["load a file of a long name", "close a file of a long name"]
 
 
 @pytest.mark.usefixtures("models")

@@ -46,8 +46,9 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class _Server:
-    """Says the prompt in capitals. A moody one refuses two thirds of the prompts once or twice before, in both ways, and
-    answers the first one when a second is there.
+    """Says the prompt in capitals. A moody one refuses two thirds of the prompts once or twice before, in both ways.
+
+    It answers the first one when a second is there.
 
     Attributes:
         most: requests that it had at one time.
