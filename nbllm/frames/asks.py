@@ -89,6 +89,7 @@ class RunOptions:
         on_interrupt: "return" gives what is finished, and None for the other rows.
         limit: only the first so many rows are asked; None is all.
         background: for whoever calls `run`, see `nbllm.frames.jobs.in_background`.
+        label: what stands before the bar.
         watch: sees what is computed while it grows; of its methods `run` calls `grew` and `show`.
 
     Raises:
@@ -102,6 +103,7 @@ class RunOptions:
     on_interrupt: OnInterrupt = "raise"
     limit: int | None = None
     background: bool = False
+    label: str = ""
     watch: Watch | None = None
 
     def __post_init__(self) -> None:

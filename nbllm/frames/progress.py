@@ -24,19 +24,26 @@ class Meter:
     Args:
         progress: as in `RunOptions`.
         clock: seconds, for tests.
+        label: what stands before the bar.
 
     Attributes:
         done: finished rows.
     """
 
     def __init__(
-        self, total: int, progress: bool | Progress | None, clock: Callable[[], float] = time.monotonic
+        self,
+        total: int,
+        progress: bool | Progress | None,
+        clock: Callable[[], float] = time.monotonic,
+        label: str = "",
     ) -> None:
         self.total, self.done = total, 0
         self._report = progress if callable(progress) else None
         self._shows = progress is True or progress is None
-        self._clock = clock
+        self._clock, self._label = clock, label
         self._started = clock()
+        self._first_at: float | None = None  # when a computed row was finished
+        self._fastest_s = float("inf")
         self._began_to_compute: float | None = None
         self._computed = 0
         self._to_compute = 0
@@ -59,13 +66,16 @@ class Meter:
             self._to_compute = round(to_compute * (1 + rows_after / rows)) if rows else 0
             self._is_exact = not rows_after
 
-    def advance(self, rows: int, *, computed: int = 0) -> None:
-        """So many more rows are finished, of which so many were computed just now."""
+    def advance(self, rows: int, *, computed: int = 0, took_s: float = 0.0) -> None:
+        """So many more rows are finished, of which so many were computed just now, in so many seconds of their own."""
         self.done += rows
         if self._bar is not None:
             self._bar.update(rows)
         if self._report is not None and rows:
             self._report(self.done, self.total)
+        if computed and took_s:
+            self._first_at = self._first_at or self._clock()
+            self._fastest_s = min(self._fastest_s, took_s)
         before, self._computed = self._computed, self._computed + computed
         if self._shows and before < SAMPLE <= self._computed:
             self._estimate()
@@ -87,9 +97,10 @@ class Meter:
         _say(line)
 
     def _estimate(self) -> None:
-        elapsed = self._clock() - (self._began_to_compute or self._started)
-        whole = elapsed * self._to_compute / self._computed
-        if self._to_compute <= self._computed or whole - elapsed <= _SHORT_S:
+        began = self._began_to_compute or self._started
+        elapsed = self._clock() - self._rows_began(began)
+        whole = self._rows_began(began) - began + elapsed * self._to_compute / self._computed
+        if self._to_compute <= self._computed or whole - (self._clock() - began) <= _SHORT_S:
             return
         part = ""
         if self._to_compute < self.total:
@@ -101,10 +112,21 @@ class Meter:
         else:
             self._bar.write(line, file=sys.stdout)
 
+    def _rows_began(self, began: float) -> float:
+        """Before that came what no later row costs: a load, and the beginning that all rows share."""
+        return began if self._first_at is None else max(began, self._first_at - self._fastest_s)
+
     def _open(self) -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(total=self.total, initial=self.done, file=sys.stdout, unit=" rows", mininterval=0.25)
+        self._bar = tqdm(
+            desc=self._label or None,
+            total=self.total,
+            initial=self.done,
+            file=sys.stdout,
+            unit=" rows",
+            mininterval=0.25,
+        )
 
 
 def _say(line: str) -> None:

@@ -87,7 +87,7 @@ class _Run(Generic[_Kept]):
         self._options, self._reduce, self._stop = options, reduce, stop
         self._total, self._num_asked = total, total if options.limit is None else min(total, options.limit)
         self._keeping = Keeping(model, options.cache)
-        self._meter = Meter(self._num_asked, options.progress)
+        self._meter = Meter(self._num_asked, options.progress, label=options.label)
         self._inbox: queue.SimpleQueue[Flight] = queue.SimpleQueue()
         self._flights: dict[str, Flight] = {}
         self._kept: list[_Kept | None] = []
@@ -195,7 +195,7 @@ class _Run(Generic[_Kept]):
         places = self._places.pop(key)
         self._seen[_short(key)] = places[0]
         self._keep(outcome, places)
-        self._meter.advance(len(places), computed=int(computed))
+        self._meter.advance(len(places), computed=int(computed), took_s=outcome.duration_s)
 
     def _keep(self, outcome: Outcome, places: list[int]) -> None:
         kept = self._reduce(outcome)

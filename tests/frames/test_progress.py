@@ -167,3 +167,15 @@ def test_estimate_comes_before_the_rest_starts(
         engine.before_estimate == SAMPLE + engine.info.max_sequences
     )  # what keeps the slots full while the last of the sample are computed
     assert engine.num_answered == 300
+
+
+def test_estimate_counts_what_only_the_first_rows_cost_once(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    meter = Meter(120, None, clock)
+    meter.expect(120, 120, 0)
+    clock.now += 30  # a load, and an instruction that all rows share
+    for _ in range(SAMPLE):
+        clock.now += 1
+        meter.advance(1, computed=1, took_s=1.0)
+    meter.close()
+    assert "120 rows: about 2 min 30 s (1.0 rows/s)" in capsys.readouterr().out

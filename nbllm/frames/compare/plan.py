@@ -173,10 +173,10 @@ class _Running:
             contender.close()
 
     def _options(self, number: int) -> RunOptions:
-        """Progress is told of the whole comparison."""
-        report = self.options.progress
+        """A bar is of one model; progress that a function is told of is that of the whole comparison."""
+        report, name = self.options.progress, self.plan.contenders[number].name
         if not callable(report):
-            return self.options
+            return replace(self.options, label=name)
         return replace(self.options, progress=_shifted(report, number * len(self.plan.cells), self.plan.total))
 
     def _finished(self, frame: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,6 @@ _INSTEAD: Mapping[str, str] = {
     "limit": "would count anew in each partition; try the first rows with ddf.head(20), which is a pandas frame",
     "on_interrupt": "an interrupt does not reach the workers; what is finished is in the cache, so compute it again",
     "progress": "the workers show nothing; use dask.diagnostics.ProgressBar() or distributed.progress(ddf.persist())",
-    "watch": "the workers show nothing; leave it out",
 }
 
 

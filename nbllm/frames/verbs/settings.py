@@ -12,7 +12,7 @@ from nbllm.frames.asks import RunOptions
 from nbllm.session.options import CONSTRAINTS, OPTIONS, TOOLS
 from nbllm.session.requests import Options
 
-_RUN = tuple(spec.name for spec in fields(RunOptions))
+_RUN = tuple(spec.name for spec in fields(RunOptions) if spec.name not in ("label", "watch"))
 _OWN = ("model", "examples", "details", *_RUN)
 _ONE_TEXT = "a row has room for one text; for several answers repeat the rows, for tools use nbllm.Model.chat"
 _NOT_HERE = ("n", "continue_final", *TOOLS)
