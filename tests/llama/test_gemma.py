@@ -80,9 +80,10 @@ def test_memory_that_was_cut_is_that_of_a_fresh_evaluation_or_refused(
     far = _next(context, tokens, _FAR) if context.cut(0, _FAR) else None
     _fill(context, tokens, _NEAR)
     assert (kept == _next(context, tokens, _NEAR)).all()
-    _fill(context, tokens, _FAR)
-    assert far is None or (far == _next(context, tokens, _FAR)).all()
     assert (far is None) == ("window only" in request.node.name)
+    if far is not None:
+        _fill(context, tokens, _FAR)
+        assert (far == _next(context, tokens, _FAR)).all()
 
 
 def test_state_that_was_restored_is_the_one_that_was_saved(context: LlamaContext, tokens: list[int]) -> None:

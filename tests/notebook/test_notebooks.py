@@ -28,7 +28,7 @@ SAID = {
 }
 
 
-_PROGRESS = re.compile(r"\s*\d+%\|.*|[\d,]+ rows\b.*: about .*|")
+_PROGRESS = re.compile(r"\s*(?:[\w.-]+: +)?\d+%\|.*|[\d,]+ rows\b.*: about .*|")
 
 
 def shape(notebook: Any) -> dict[str, list[tuple[str, list[str]]]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,20 @@ from nbllm.testing import toy_engine
 from tests.loaded import smollm2
 
 __all__ = ["smollm2"]
+
+
+def _import_distributed() -> None:
+    """Its import silences Tornado's loggers, which the servers of other tests log to."""
+    loggers = [logging.getLogger(name) for name in ("tornado", "tornado.application")]
+    before = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    import distributed  # noqa: F401
+
+    for logger, level, propagate, handlers in before:
+        logger.setLevel(level)
+        logger.propagate, logger.handlers = propagate, handlers
+
+
+_import_distributed()
 
 
 @pytest.fixture(autouse=True)
