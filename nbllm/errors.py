@@ -64,7 +64,7 @@ class ContextOverflowError(InvalidRequestError):
     def __init__(self, prompt_tokens: int, context_length: int, advice: str = "", trained_length: int = 0) -> None:
         super().__init__(
             f"the prompt has {prompt_tokens:,} tokens and the context holds {context_length:,}: shorten the prompt"
-            + _longer_context(prompt_tokens, context_length, trained_length)
+            + self._longer_context(_useful_length(prompt_tokens, context_length, trained_length), trained_length)
             + (advice and f"; {advice}")
         )
         self.prompt_tokens = prompt_tokens
@@ -78,14 +78,25 @@ class ContextOverflowError(InvalidRequestError):
     def with_advice(self, advice: str) -> ContextOverflowError:
         return type(self)(self.prompt_tokens, self.context_length, advice, self.trained_length)
 
+    @staticmethod
+    def _longer_context(length: int, trained_length: int) -> str:
+        """What to say of a longer context.
 
-def _longer_context(prompt_tokens: int, context_length: int, trained_length: int) -> str:
-    """What a longer context could do: nothing, beyond what the model was trained for."""
+        Args:
+            length: that would do; 0 if none would.
+        """
+        return (
+            f", or load the model with context_length={length}"
+            if length
+            else f" (the model was trained for {trained_length:,})"
+        )
+
+
+def _useful_length(prompt_tokens: int, context_length: int, trained_length: int) -> int:
+    """The context that the prompt needs; 0 where it is longer than the model was trained for."""
     enough = _rounded_up(prompt_tokens + 512)
     length = min(enough, trained_length or enough)
-    if length > max(prompt_tokens, context_length):
-        return f", or load the model with context_length={length}"
-    return f" (the model was trained for {trained_length:,})"
+    return length if length > max(prompt_tokens, context_length) else 0
 
 
 class ConstraintError(InvalidRequestError):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEXT = "str"
 INTEGER = "Int64"
@@ -31,6 +34,21 @@ def dtype_of(schema: object, root: object) -> str:
     if kinds == {INTEGER, NUMBER}:
         return NUMBER
     return kinds.pop() or OBJECT if len(kinds) == 1 else OBJECT
+
+
+def typed(rows: Sequence[Sequence[Any]], columns: Mapping[Any, str], index: pd.Index[Any]) -> pd.DataFrame:
+    """Rows as a frame with columns of these dtypes. There may be fewer than the index has: the others are missing."""
+    import pandas as pd
+
+    by_column = list(zip(*rows, strict=True)) or [()] * len(columns)
+    padding = [None] * (len(index) - len(rows))
+    return pd.DataFrame(
+        {
+            name: pd.Series([*values, *padding], index=index, dtype=dtype)
+            for (name, dtype), values in zip(columns.items(), by_column, strict=True)
+        },
+        index=index,
+    )
 
 
 def fitted(value: object, dtype: str) -> Any:
@@ -96,11 +114,13 @@ def _resolved(reference: object, root: object) -> object:
     return place
 
 
+def well_formed(text: str) -> str:
+    """JSON, such as another server's, may spell half of a surrogate pair, which no column of text can hold."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _text(value: object) -> str | None:
-    """JSON may spell half of a surrogate pair, which no column of text can hold."""
-    if not isinstance(value, str):
-        return None
-    return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return well_formed(value) if isinstance(value, str) else None
 
 
 def _integer(value: object) -> int | None:

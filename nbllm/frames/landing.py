@@ -12,6 +12,7 @@ from nbllm.core import ChoiceRequest, Chunk, GenerateRequest
 from nbllm.engine.interface import Engine, Ticket, num_answers
 from nbllm.errors import ConstraintError, EngineError, NbllmError
 from nbllm.frames.asks import Ask, Outcome, Watch
+from nbllm.frames.dtypes import well_formed
 from nbllm.session.response import Collector, Response
 
 
@@ -119,17 +120,8 @@ def outcome_of_response(ask: Ask, response: Response, cached: bool) -> Outcome:
         what = "max_tokens" if response.finish_reason == "length" else "timeout"
         error = ConstraintError(f"the answer was cut by {what} before it had its form; give more, or ask for less")
     timings = response.timings
-    plain = replace(response, tokens=(), text=_well_formed(response.text), reasoning=_well_formed(response.reasoning))
+    plain = replace(response, tokens=(), text=well_formed(response.text), reasoning=well_formed(response.reasoning))
     return Outcome(plain, error, cached, timings.prefill_s + timings.decode_s)
-
-
-def _well_formed(text: str) -> str:
-    """Another server's JSON may hold half a surrogate pair, which no column of text takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _problem(chunk: Chunk) -> NbllmError | None:

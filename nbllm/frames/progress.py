@@ -94,12 +94,13 @@ class Meter:
     def say(self, line: str) -> None:
         """Print a line where the bar ends."""
         self.close()
-        _say(line)
+        say(line)
 
     def _estimate(self) -> None:
         began = self._began_to_compute or self._started
-        elapsed = self._clock() - self._rows_began(began)
-        whole = self._rows_began(began) - began + elapsed * self._to_compute / self._computed
+        rows_began = self._rows_began(began)
+        elapsed = self._clock() - rows_began
+        whole = rows_began - began + elapsed * self._to_compute / self._computed
         if self._to_compute <= self._computed or whole - (self._clock() - began) <= _SHORT_S:
             return
         part = ""
@@ -107,7 +108,7 @@ class Meter:
             part = f", {'' if self._is_exact else 'about '}{self._to_compute:,} to compute"
         line = f"{self.total:,} rows{part}: about {duration_text(rough(whole))} ({rate_text(self._computed, elapsed)})"
         if self._bar is None:
-            _say(line)
+            say(line)
             self._open()
         else:
             self._bar.write(line, file=sys.stdout)
@@ -129,7 +130,8 @@ class Meter:
         )
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell a person; where there is no standard output, nobody."""
     if sys.stdout is not None:  # a process without a console has none
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()

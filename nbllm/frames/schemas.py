@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nbllm.chat import constraints
 from nbllm.chat.schemas import schema_from_text
 from nbllm.core import Constraint
 from nbllm.errors import ConstraintError
 from nbllm.frames.dtypes import TEXT, dtype_of, fitted
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 VALUE = "value"
 """The column of an answer that is no object with fields of its own."""
@@ -94,19 +91,6 @@ class Shape:
             return {VALUE: fitted(parsed, self.columns[VALUE])}
         values = parsed if isinstance(parsed, Mapping) else {}
         return {name: fitted(values.get(name), dtype) for name, dtype in self.columns.items()}
-
-    def frame(self, parsed: Sequence[object], index: pd.Index[Any] | None = None) -> pd.DataFrame:
-        """Answers as typed columns, a row each; a row of nothing for None."""
-        import pandas as pd
-
-        rows = [self.row(value) for value in parsed]
-        if index is None:
-            index = pd.RangeIndex(len(rows))
-        columns = {
-            name: pd.Series([row[name] for row in rows], index=index, dtype=dtype, name=name)
-            for name, dtype in self.columns.items()
-        }
-        return pd.DataFrame(columns, index=index)
 
 
 def _constraint(response_format: object) -> Constraint | None:

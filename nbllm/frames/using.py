@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from nbllm.config import load_config
 from nbllm.errors import ParameterError
 from nbllm.session.loading import load, loaded_models
 from nbllm.session.model import Model
+from nbllm.store import resolve
 
 
 def model_of(model: Model | str | Path | None = None) -> Model:
@@ -29,22 +32,25 @@ def model_of(model: Model | str | Path | None = None) -> Model:
         raise ParameterError("model", f"must be a name, a path or a Model, not {model!r:.100}")
     if isinstance(model, str) and model.lower().startswith(("http://", "https://")):
         raise ParameterError("model", f"for another server's give model=nbllm.connect({model!r:.200})")
-    return _already(model) or load(model)
+    path = file_of(model)
+    return (held(path) if path is not None else None) or load(model)
 
 
-def _already(model: str | Path) -> Model | None:
-    """The same file, loaded with whatever options; a name that means another server's model is not a file's."""
-    import os
+def file_of(model: str | Path) -> Path | None:
+    """The file that a name or a path means, None for a model on another server that the settings name.
 
-    from nbllm.config import load_config
-    from nbllm.store import resolve
-
+    Raises:
+        ModelNotFoundError: no such model; the message says how to get one.
+    """
     config = load_config()
     name = config.unaliased(model) if isinstance(model, str) else model
-    if name in config.endpoints:
-        return None
-    path = os.path.realpath(resolve(name, config))
-    for known in reversed(loaded_models()):
-        if known.info.model.path and os.path.realpath(known.info.model.path) == path:
-            return known
+    return None if name in config.endpoints else resolve(name, config)
+
+
+def held(path: Path) -> Model | None:
+    """The model of this file that the user has loaded, with whatever options; the last of them."""
+    real = os.path.realpath(path)
+    for model in reversed(loaded_models()):
+        if model.info.model.path and os.path.realpath(model.info.model.path) == real:
+            return model
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from nbllm.frames.asks import Ask
 from nbllm.frames.durations import duration_text
 from nbllm.markup.characters import plain_text
 from nbllm.markup.safe import literal_markdown, safe_markdown
-from nbllm.notebook.display import MIN_INTERVAL_S, Publish
+from nbllm.notebook.display import MIN_INTERVAL_S, Output, Publish
 from nbllm.notebook.footer import quiet
 
 _MOST_SHOWN = 6
@@ -38,13 +37,12 @@ class ModelBlock:
     """
 
     def __init__(self, publish: Publish, name: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._publish, self._name, self._total, self._clock = publish, name, total, clock
-        self._display_id = uuid.uuid4().hex
+        self._output = Output(publish)
+        self._name, self._total, self._clock = name, total, clock
         self._answers: dict[int, _Answer] = {}  # that grow, and the last that are finished
         self._num_begun = self._num_finished = 0
         self._lock = threading.Lock()
         self._started, self._next_update = clock(), 0.0
-        self._is_published = False
 
     def grew(self, ask: Ask, chunk: Chunk) -> None:
         """Note a piece of an answer. Safe on any thread."""
@@ -86,9 +84,7 @@ class ModelBlock:
             del self._answers[key]
 
     def _show(self, plain: str, parts: Sequence[str]) -> None:
-        is_update, self._is_published = self._is_published, True
-        data = {"text/plain": plain_text(plain), "text/markdown": "\n\n".join(parts)}
-        self._publish(data=data, metadata={}, transient={"display_id": self._display_id}, update=is_update)
+        self._output.show({"text/plain": plain_text(plain), "text/markdown": "\n\n".join(parts)}, {})
 
 
 class Blocks:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nbllm.errors import ParameterError
 from nbllm.notebook.blocks import Blocks
 from nbllm.notebook.compose import Composer
+from nbllm.notebook.display import updates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +54,9 @@ class Comparing:
             limit=asked.limit,
             cache=asked.cache,
         )
-        watched = replace(options, watch=Blocks(self._desk.shell.display_pub.publish), progress=False)
-        frame = plan.run(watched if self._is_live else options)
+        if updates(self._desk.shell):  # elsewhere a bar has to do
+            options = replace(options, watch=Blocks(self._desk.shell.display_pub.publish), progress=False)
+        frame = plan.run(options)
         if asked.output:
             self._desk.namespace[asked.output] = frame
         shown = grid(frame, diff=asked.diff)
@@ -68,13 +70,6 @@ class Comparing:
         if any(map(_is_model, held.values())):
             return {name: value if _is_model(value) else name for name, value in held.items()}
         return list(names) or self._desk.settings.model
-
-    @property
-    def _is_live(self) -> bool:
-        """Plain IPython prints every update again, so there a bar has to do."""
-        from IPython.core.displaypub import DisplayPublisher
-
-        return type(self._desk.shell.display_pub) is not DisplayPublisher
 
     def _prompts(self) -> Any:
         """With a table the places are its columns, without one the notebook's variables as in `%%chat`."""

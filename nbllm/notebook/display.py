@@ -43,11 +43,30 @@ class AnswerView(Protocol):
 
 def answer_view(shell: Any, format_name: str = "markdown") -> AnswerView:
     """The view that fits the shell: plain IPython prints every update again, so there the text itself is printed."""
+    return LiveAnswer(shell.display_pub.publish, format_name=format_name) if updates(shell) else PrintedAnswer()
+
+
+def updates(shell: Any) -> bool:
+    """Whether the shell's outputs can be updated."""
     from IPython.core.displaypub import DisplayPublisher
 
-    if type(shell.display_pub) is DisplayPublisher:
-        return PrintedAnswer()
-    return LiveAnswer(shell.display_pub.publish, format_name=format_name)
+    return type(shell.display_pub) is not DisplayPublisher
+
+
+class Output:
+    """One output of the running cell, updated from its second showing on.
+
+    Args:
+        publish: as IPython's `DisplayPublisher.publish`.
+    """
+
+    def __init__(self, publish: Publish) -> None:
+        self._publish, self._display_id = publish, uuid.uuid4().hex
+        self.is_shown = False
+
+    def show(self, data: dict[str, str], metadata: dict[str, Any]) -> None:
+        is_update, self.is_shown = self.is_shown, True
+        self._publish(data=data, metadata=metadata, transient={"display_id": self._display_id}, update=is_update)
 
 
 class LiveAnswer:
@@ -61,19 +80,17 @@ class LiveAnswer:
     def __init__(
         self, publish: Publish, clock: Callable[[], float] = time.monotonic, format_name: str = "markdown"
     ) -> None:
-        self._publish, self._clock = publish, clock
-        self._display_id = uuid.uuid4().hex
+        self._output, self._clock = Output(publish), clock
         self._body, self._reasoning = body(format_name), SafeStream()
         self._plain = PlainStream()
         self._thinks = self._is_answering = False
-        self._is_published = False
         self._next_update = 0.0
 
     def status(self, text: str) -> None:
         self._show({"text/plain": plain_text(text), "text/markdown": quiet(text)}, {})
 
     def claim(self) -> None:
-        if not self._is_published:
+        if not self._output.is_shown:
             self.status("…")
             self._next_update = 0.0
 
@@ -107,8 +124,7 @@ class LiveAnswer:
         return (folded(self._reasoning.markdown(), done=done) if self._thinks else "") + answer
 
     def _show(self, data: dict[str, str], metadata: dict[str, Any]) -> None:
-        is_update, self._is_published = self._is_published, True
-        self._publish(data=data, metadata=metadata, transient={"display_id": self._display_id}, update=is_update)
+        self._output.show(data, metadata)
         length = len(data["text/plain"])
         self._next_update = self._clock() + MIN_INTERVAL_S * (1 + length / _LENGTH_OF_TWICE)
 

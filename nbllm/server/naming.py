@@ -80,7 +80,8 @@ class ModelNames:
         """What can be asked for, by each of its names; neither what cannot be loaded, nor `default` and `*`."""
         config = self._config()
         files = sorted(_files(config).items(), key=lambda item: item[0].casefold())
-        found = {name: self._described(name, path)[0] for name, path in files if self._is_good(path)}
+        described = {name: self._described(name, path) for name, path in files}
+        found = {name: target for name, (target, problem) in described.items() if not problem}
         for name in self._endpoints:
             found.setdefault(name, Target(name, None))
         for alias in config.aliases:
@@ -88,9 +89,6 @@ class ModelNames:
                 with contextlib.suppress(NbllmError):
                     found[alias] = self.target(alias)
         return found
-
-    def _is_good(self, path: Path) -> bool:
-        return not self._described("", path)[1]
 
     def _loadable(self, path: Path, files: Mapping[str, Path]) -> Target:
         name = next((known for known, file in files.items() if file == path), path.name)

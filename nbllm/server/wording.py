@@ -12,25 +12,14 @@ from nbllm.server.naming import without_folder
 if TYPE_CHECKING:
     from nbllm.server.naming import Target
 
-_ROOM_FOR_AN_ANSWER = 512
-
 
 class ServedOverflowError(ContextOverflowError):
     """A prompt does not fit into the context that the server gives the model."""
 
-    def __init__(self, prompt_tokens: int, context_length: int, advice: str = "", trained_length: int = 0) -> None:
-        super().__init__(prompt_tokens, context_length, advice, trained_length)
-        self.args = (
-            f"the prompt has {prompt_tokens:,} tokens and the context holds {context_length:,}: shorten the prompt"
-            + self._longer(),
-        )
-
-    def _longer(self) -> str:
-        enough = -(-(self.prompt_tokens + _ROOM_FOR_AN_ANSWER) // 256) * 256
-        length = min(enough, self.trained_length)
-        if length <= max(self.context_length, self.prompt_tokens):
-            return ""
-        return f", or have the server started with --context-length {length}"
+    @staticmethod
+    def _longer_context(length: int, trained_length: int) -> str:
+        """For an operator, who may not know beyond what length a model of unknown training talks nonsense."""
+        return f", or have the server started with --context-length {length}" if length and trained_length else ""
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from nbllm.errors import ConstraintError
-from nbllm.frames.dtypes import fitted
+from nbllm.frames.dtypes import fitted, typed
 from nbllm.frames.schemas import VALUE, Shape
 from nbllm.session.requests import Options
 
@@ -192,17 +192,23 @@ def test_value_that_does_not_fit_is_missing(name: str, value: object, expected: 
     assert list(row) == list(shape(_EVERY).columns)
 
 
+def frame_of(found: Shape, parsed: list[Any], index: pd.Index[Any] | None = None) -> pd.DataFrame:
+    """Answers as typed columns, as `extract` makes them."""
+    rows = [list(found.row(value).values()) for value in parsed]
+    return typed(rows, found.columns, pd.RangeIndex(len(rows)) if index is None else index)
+
+
 def test_frame_has_the_dtypes_whatever_is_missing() -> None:
     found = shape(_EVERY)
     whole = {"t": "a", "i": 1, "f": 1, "b": True, "l": [1], "d": "2026-03-01", "m": "2026-03-01T10:00:00Z"}
     index = pd.Index(["x", "x", "y"])
     for parsed in ([whole, None, {}], [None, None, None]):
-        frame = found.frame(parsed, index)
+        frame = frame_of(found, parsed, index)
         assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == dict(found.columns)
         assert list(frame.index) == list(index)
         assert frame.iloc[1:].isna().all(axis=None)
-    assert found.frame([whole]).loc[0, "l"] == [1]
-    assert found.frame([]).dtypes.astype(str).to_dict() == dict(found.columns)
+    assert frame_of(found, [whole]).loc[0, "l"] == [1]
+    assert frame_of(found, []).dtypes.astype(str).to_dict() == dict(found.columns)
 
 
 _JSON = st.recursive(
@@ -213,7 +219,7 @@ _JSON = st.recursive(
 @settings(max_examples=40)
 @given(st.lists(st.none() | st.dictionaries(st.sampled_from(list("tifbldm")), _JSON), max_size=4))
 def test_any_json_makes_a_frame(parsed: list[dict[str, Any] | None]) -> None:
-    frame = shape(_EVERY).frame(parsed)
+    frame = frame_of(shape(_EVERY), parsed)
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == dict(shape(_EVERY).columns)
 
 

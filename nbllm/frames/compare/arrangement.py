@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nbllm.errors import ParameterError
+from nbllm.frames.compare.columns import score_columns
 from nbllm.frames.compare.entries import (
     Entry,
     entry_of,
@@ -151,8 +152,7 @@ class _Filled:
         self._records = self._by_cell()
 
     def _by_cell(self) -> dict[tuple[int, int], list[dict[str, Any]]]:
-        scores = [name for name in self._frame.columns if str(name).startswith("score_")]
-        needed = dict.fromkeys([*self._values, *self._labelling, *_FIGURES, *scores])
+        needed = dict.fromkeys([*self._values, *self._labelling, *_FIGURES, *score_columns(self._frame)])
         part = self._frame.iloc[self._places.positions]
         lists = {name: part[name].tolist() for name in needed if name in part.columns}
         found: dict[tuple[int, int], list[dict[str, Any]]] = {}

@@ -10,10 +10,10 @@ from typing import Any
 from nbllm.config import load_config
 from nbllm.errors import NbllmError, ParameterError
 from nbllm.frames.compare.late import LateEngine
-from nbllm.frames.using import model_of
+from nbllm.frames.using import file_of, held, model_of
 from nbllm.session.loading import load, loaded_models
 from nbllm.session.model import Model
-from nbllm.store import model_hash, model_info, resolve
+from nbllm.store import model_hash, model_info
 
 Spec = str | Path | Model
 
@@ -42,7 +42,7 @@ class Contender:
     def check(self) -> None:
         """Raises ModelNotFoundError when its name means nothing: a slip should be told before the others run."""
         if isinstance(self.spec, str | Path):
-            _file_of(self.spec)
+            file_of(self.spec)
 
     def open(self) -> Model:
         """The model, to be loaded with its first request. One that was loaded before is used as it is.
@@ -62,7 +62,7 @@ class Contender:
             model.close()
 
     def _opened(self, spec: str | Path) -> Model:
-        path = _file_of(spec)
+        path = file_of(spec)
         if path is None:
             self._is_own = True
             return load(spec)
@@ -98,22 +98,6 @@ def contenders_of(models: Any) -> list[Contender]:
     for contender in contenders:
         contender.check()
     return contenders
-
-
-def _file_of(spec: str | Path) -> Path | None:
-    """The file that a name means, None for a model on another server that the settings name."""
-    config = load_config()
-    name = config.unaliased(spec) if isinstance(spec, str) else spec
-    return None if name in config.endpoints else resolve(name, config)
-
-
-def held(path: str | os.PathLike[str]) -> Model | None:
-    """The model of this file that the user has loaded, with whatever options; the last of them."""
-    real = os.path.realpath(path)
-    for model in reversed(loaded_models()):
-        if model.info.model.path and os.path.realpath(model.info.model.path) == real:
-            return model
-    return None
 
 
 def hash_of(model: Model) -> str:

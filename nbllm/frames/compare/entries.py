@@ -10,6 +10,7 @@ from typing import Any
 
 from nbllm.frames.compare.columns import PARAM, SCORE, VAR, turns_of
 from nbllm.frames.compare.formatting import shown
+from nbllm.frames.templates import is_null
 
 GENERATED = ("response", "parsed")
 """The columns whose values the figures, the scores and the verdict belong to."""
@@ -60,8 +61,8 @@ class Entry:
 def entry_of(row: Row, value: str, label: str) -> Entry:
     """The entry for the column `value` of this row, which may lack any of the standard columns."""
     what = row[value]
-    text = None if is_missing(what) else words(what)
-    error = "" if is_missing(row.get("error")) else one_line(row["error"], _MAX_ERROR)
+    text = None if is_null(what) else words(what)
+    error = "" if is_null(row.get("error")) else one_line(row["error"], _MAX_ERROR)
     if value not in GENERATED:
         return Entry(label, text, isinstance(what, str), _flag(what), "", "", error if text is None else "")
     passed = _flag(row.get("passed"))
@@ -94,7 +95,7 @@ def labelling_columns(names: Sequence[Any]) -> list[str]:
 
 def labelled(name: object, value: Any) -> str:
     """A value with as much of its column's name as it needs: `0.8` of a temperature is `t=0.8`."""
-    if name == "repeat" and not is_missing(value):
+    if name == "repeat" and not is_null(value):
         return f"#{int(value) + 1}"
     text = one_line(words(value), _MAX_LABEL)
     if name in _PLAIN:
@@ -109,7 +110,7 @@ def short_name(name: object) -> str:
 
 def words(value: Any) -> str:
     """A value of any column as text that is safe to show."""
-    if is_missing(value):
+    if is_null(value):
         return "—"
     if isinstance(value, str):
         return shown(value)
@@ -128,13 +129,6 @@ def read_aloud(text: str) -> str:
     return "\n".join(f"{words(turn['role'])}: {words(turn['content'])}" for turn in turns)
 
 
-def is_missing(value: Any) -> bool:
-    """None, NaN, NA or NaT; no array is, whatever it holds."""
-    return (
-        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
-    )
-
-
 def one_line(text: Any, length: int) -> str:
     """`text` without its line breaks, cut."""
     line = _SPACE.sub(" ", shown(str(text))).strip()
@@ -146,7 +140,7 @@ def _flag(value: Any) -> bool | None:
 
 
 def _scores(row: Row) -> str:
-    names = [name for name in row if isinstance(name, str) and name.startswith(SCORE) and not is_missing(row[name])]
+    names = [name for name in row if isinstance(name, str) and name.startswith(SCORE) and not is_null(row[name])]
     return " · ".join(f"{shown(name.removeprefix(SCORE))} {words(row[name])}" for name in names[:_MAX_SCORES])
 
 
@@ -174,6 +168,6 @@ def _duration(milliseconds: float) -> str:
 
 def _number(row: Row, name: str) -> float | None:
     value = row.get(name)
-    if is_missing(value) or isinstance(value, str):
+    if is_null(value) or isinstance(value, str):
         return None
     return float(value)  # type: ignore[arg-type]

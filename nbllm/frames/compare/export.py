@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from nbllm.errors import InvalidRequestError, ParameterError
 from nbllm.frames.compare.columns import require_results, turns_of
-from nbllm.frames.compare.entries import is_missing
 from nbllm.frames.compare.grid import grid
 from nbllm.frames.compare.preferences import preferences
 from nbllm.frames.compare.style import PAGE
+from nbllm.frames.templates import is_null
 from nbllm.store.files import replace_file
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def to_csv(frame: pd.DataFrame, path: Target | None = None) -> str | None:
 
 
 def _harmless(value: Any) -> Any:
-    if is_missing(value) or isinstance(value, bool | int | float):
+    if is_null(value) or isinstance(value, bool | int | float):
         return value
     text = value if isinstance(value, str) else _json(_plain(value))
     return f"'{text}" if _FORMULA.match(text) else text
@@ -130,7 +130,7 @@ def _messages(frame: pd.DataFrame) -> Iterator[Mapping[str, Any]]:
     require_results(frame)
     systems = frame["system"] if "system" in frame.columns else [None] * len(frame)
     for text, system, response in zip(frame["input"], systems, frame["response"], strict=True):
-        if not is_missing(response) and not is_missing(text):
+        if not is_null(response) and not is_null(text):
             yield {"messages": [*turns_of(text, system), {"role": "assistant", "content": response}]}
 
 
@@ -142,7 +142,7 @@ def _rows(frame: pd.DataFrame) -> Iterator[Mapping[str, Any]]:
 
 def _plain(value: Any) -> Any:
     """A value of a frame as JSON has it."""
-    if is_missing(value) or (isinstance(value, float) and not math.isfinite(value)):
+    if is_null(value) or (isinstance(value, float) and not math.isfinite(value)):
         return None
     if isinstance(value, str | bool | int | float):
         return value

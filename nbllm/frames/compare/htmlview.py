@@ -81,9 +81,7 @@ def _runs(headers: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, int]]:
 
 
 def _cell(shape: Shape, cell: Cell, base: Cell) -> str:
-    entries = [
-        _entry(shape, entry, shape.difference(entry, number, cell, base)) for number, entry in enumerate(cell.entries)
-    ]
+    entries = [_entry(shape, *each) for each in shape.entries(cell, base)]
     if cell.num_hidden:
         entries.append(f"<small>and {cell.num_hidden:,} more</small>")
     return "<hr>".join(entries)

@@ -32,9 +32,7 @@ def _line(cells: list[str]) -> str:
 
 
 def _cell(shape: Shape, cell: Cell, base: Cell) -> str:
-    entries = [
-        _entry(shape, entry, shape.difference(entry, number, cell, base)) for number, entry in enumerate(cell.entries)
-    ]
+    entries = [_entry(shape, *each) for each in shape.entries(cell, base)]
     if cell.num_hidden:
         entries.append(f"and {cell.num_hidden:,} more")
     return "<br><br>".join(entries)

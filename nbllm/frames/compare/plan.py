@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import uuid
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from nbllm.frames.compare.contenders import Contender, hash_of
 from nbllm.frames.compare.embedding import similarities
 from nbllm.frames.compare.judging import Judge, judged
 from nbllm.frames.compare.scorers import Scorer, scored, with_scores_in_place
+from nbllm.frames.progress import say
 from nbllm.frames.run import run
 from nbllm.session.model import Model
 
@@ -109,9 +109,9 @@ class _Running:
                 raise
             part.error = f"{type(error).__name__}: {error}"
             if self.options.watch is None:
-                _say(f"{contender.name}: {error}")
+                say(f"{contender.name}: {error}")
         except KeyboardInterrupt:
-            _say(f"that was {contender.name}, model {number + 1} of {len(plan.contenders)}")
+            say(f"that was {contender.name}, model {number + 1} of {len(plan.contenders)}")
             raise
         return model
 
@@ -139,7 +139,7 @@ class _Running:
         except NbllmError as error:
             if self.options.on_error == "raise":
                 raise
-            _say(f"scores are missing: {contender.name}: {error}")
+            say(f"scores are missing: {contender.name}: {error}")
             return frame
         finally:
             if contender not in self.plan.contenders:  # those may be wanted once more, and are closed in the end
@@ -206,8 +206,3 @@ def _interleaved(num_cells: int, num_models: int) -> list[int]:
 
 def _shifted(report: Progress, before: int, total: int) -> Progress:
     return lambda done, _: report(before + done, total)
-
-
-def _say(line: str) -> None:
-    if sys.stdout is not None:  # a process without a console has none
-        sys.stdout.write(f"{line}\n")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbllm.errors import ParameterError, UnsupportedError
-from nbllm.frames.compare.columns import param_columns, require_results
+from nbllm.frames.compare.columns import no_column, param_columns, require_results
 from nbllm.frames.compare.entries import labelled
 from nbllm.frames.compare.scorecolumn import score_column
 
@@ -64,8 +63,7 @@ def _axes() -> Axes:
 def _check_x(frame: pd.DataFrame, x: str) -> None:
     if x in frame.columns:
         return
-    close = difflib.get_close_matches(str(x)[:200], [str(name) for name in frame.columns], n=1, cutoff=0.4)
-    raise ParameterError("x", f"no column {x!r}" + (f": did you mean {close[0]!r}?" if close else ""))
+    raise no_column("x", x, frame.columns)
 
 
 def _points(frame: pd.DataFrame, x: str, y: str) -> list[_Point]:

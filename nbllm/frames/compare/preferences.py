@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbllm.errors import ParameterError
 from nbllm.frames.compare.columns import require_results, turns_of
-from nbllm.frames.compare.entries import is_missing
 from nbllm.frames.compare.scorecolumn import score_column
+from nbllm.frames.templates import is_null
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def _answers(frame: pd.DataFrame, column: str) -> dict[tuple[str, str | None], l
     found: dict[tuple[str, str | None], list[_Answer]] = {}
     values = (frame[name].tolist() for name in ("input", "response", column))
     for text, response, score, system in zip(*values, _systems(frame), strict=True):
-        if any(map(is_missing, (text, response, score))):
+        if any(map(is_null, (text, response, score))):
             continue
         if isinstance(score, str):
             raise ParameterError("score", f"{column!r} holds texts, and it takes numbers to say which is better")
@@ -74,7 +74,7 @@ def _answers(frame: pd.DataFrame, column: str) -> dict[tuple[str, str | None], l
 def _systems(frame: pd.DataFrame) -> list[str | None]:
     if "system" not in frame.columns:
         return [None] * len(frame)
-    return [None if is_missing(system) else system for system in frame["system"]]
+    return [None if is_null(system) else system for system in frame["system"]]
 
 
 def _score(answer: _Answer) -> float:

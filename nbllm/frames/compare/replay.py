@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from nbllm.frames.compare.compare import compare
 from nbllm.frames.compare.contenders import hash_of
 from nbllm.frames.compare.manifest import manifest_of, versions
 from nbllm.frames.compare.table import unkept
+from nbllm.frames.progress import say
 from nbllm.session.cache import AnswerCache
 from nbllm.session.model import Model
 from nbllm.store import model_hash, resolve
@@ -141,5 +141,5 @@ def _changed_versions(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _tell(changes: list[str]) -> None:
-    if changes and sys.stdout is not None:
-        sys.stdout.write(f"changed since then: {'; '.join(changes)}\n")
+    if changes:
+        say(f"changed since then: {'; '.join(changes)}")

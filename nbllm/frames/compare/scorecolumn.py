@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from nbllm.errors import ParameterError
-from nbllm.frames.compare.columns import SCORE, score_columns
+from nbllm.frames.compare.columns import SCORE, no_column, score_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,5 +37,4 @@ def _named(frame: pd.DataFrame, param: str, name: str, scores: list[str]) -> str
     for candidate in (name, f"{SCORE}{name}"):
         if candidate in known:
             return candidate
-    close = difflib.get_close_matches(str(name)[:200], [*scores, *known], n=1, cutoff=0.4)
-    raise ParameterError(param, f"no column {name!r}" + (f": did you mean {close[0]!r}?" if close else ""))
+    raise no_column(param, name, [*scores, *known])

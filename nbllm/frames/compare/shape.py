@@ -37,7 +37,16 @@ class Shape:
             notes.append(f"and {_number_of(grid.num_hidden_columns, 'more column')}")
         return notes
 
-    def difference(self, entry: Entry, number: int, cell: Cell, base: Cell) -> list[Span] | None:
+    def entries(self, cell: Cell, base: Cell) -> Iterator[tuple[Entry, list[Span] | None]]:
+        """The cell's entries, each with how it differs, None to show it as it is.
+
+        Args:
+            base: the first column's cell, which the difference is told against.
+        """
+        for number, entry in enumerate(cell.entries):
+            yield entry, self._difference(entry, number, cell, base)
+
+    def _difference(self, entry: Entry, number: int, cell: Cell, base: Cell) -> list[Span] | None:
         """How the entry differs from the first column's of the same label, else of the same number; None to show it.
 
         An entry of the first column, or one that is no prose, or has nothing to be held against, is shown as it is.

@@ -54,9 +54,9 @@ def _aligned(cells: Sequence[list[str]], widths: Sequence[int]) -> Iterator[str]
 
 def _cell(shape: Shape, cell: Cell, base: Cell, width: int) -> list[str]:
     lines: list[str] = []
-    for number, entry in enumerate(cell.entries):
+    for entry, difference in shape.entries(cell, base):
         lines += [""] if lines else []
-        lines += _entry(entry, shape.difference(entry, number, cell, base), width)
+        lines += _entry(entry, difference, width)
     return [*lines, f"and {cell.num_hidden:,} more"] if cell.num_hidden else lines
 
 

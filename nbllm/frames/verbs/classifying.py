@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +13,7 @@ from nbllm.frames.verbs.result import carried_out
 from nbllm.frames.verbs.settings import Settings
 from nbllm.frames.verbs.source import Source, new_name
 from nbllm.frames.verbs.texts import text_plan
+from nbllm.session.choosing import Choices
 
 PROBABILITY = "p_"
 _FEWEST = 2
@@ -95,9 +95,8 @@ def _subset(names: list[str]) -> Mapping[str, Any]:
 
 def _chances(names: Sequence[str], logprobs: Sequence[float]) -> list[Any]:
     """The likeliest label, and of each its probability among them."""
-    highest = max(logprobs)
-    weights = [math.exp(logprob - highest) for logprob in logprobs]
-    return [names[weights.index(max(weights))], *(weight / sum(weights) for weight in weights)]
+    choices = Choices.of(dict(zip(names, logprobs, strict=True)))
+    return [choices.best, *choices.probabilities.values()]
 
 
 def _known(names: Sequence[str], label: Any) -> str:

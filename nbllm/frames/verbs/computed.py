@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbllm.errors import NbllmError
 from nbllm.frames.asks import Ask, Outcome, RunOptions
+from nbllm.frames.dtypes import typed
 from nbllm.frames.run import reduced, run
 from nbllm.frames.using import model_of
 from nbllm.frames.verbs.plan import Plan
@@ -62,15 +63,20 @@ def compute(
         NbllmError: the first row's, with on_error="raise".
         KeyboardInterrupt: unless on_interrupt="return".
     """
-    limit = len(source.frame) if options.limit is None else int(options.limit)
-    asked = source.frame.iloc[:limit][list(plan.uses)]
-    present = asked.notna().all(axis=1).to_numpy()
+    asked, present = rows_to_ask(source, plan, options)
     told = DETAILS if settings.details else {ERROR: DETAILS[ERROR]}
     rows: list[_Row | None] = []
     if present.any():
         asks = _asks(plan, asked, present)
         rows = _rows(plan, len(told), settings.model, asks, len(asked), replace(options, limit=None), stop)
     return _columns(plan, source.frame.index, rows, told)
+
+
+def rows_to_ask(source: Source, plan: Plan, options: RunOptions) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """The values that are used, of the rows within the limit, and which of these rows lack none."""
+    limit = len(source.frame) if options.limit is None else int(options.limit)
+    asked = source.frame.iloc[:limit][list(plan.uses)]
+    return asked, asked.notna().all(axis=1).to_numpy()
 
 
 def _rows(
@@ -115,7 +121,7 @@ def _columns(plan: Plan, index: pd.Index[Any], rows: Sequence[_Row | None], told
     names = {f"{plan.base}_{name}": dtype for name, dtype in told.items()}
     failed = np.zeros(len(index), bool)
     failed[: len(details)] = [row[0] is not None for row in details]
-    return Computed(_frame(values, plan.columns, index), _frame(details, names, index), failed)
+    return Computed(typed(values, plan.columns, index), typed(details, names, index), failed)
 
 
 def _values(plan: Plan, outcomes: Sequence[Outcome]) -> Sequence[Any]:
@@ -139,18 +145,3 @@ def _details(outcomes: Sequence[Outcome]) -> Sequence[Any]:
         1000 * sum(outcome.duration_s for outcome in outcomes),
         all(outcome.cached for outcome in outcomes),
     ]
-
-
-def _frame(rows: Sequence[Sequence[Any]], columns: Mapping[Any, str], index: pd.Index[Any]) -> pd.DataFrame:
-    """Rows as typed columns; there may be fewer than the index has."""
-    import pandas as pd
-
-    by_column = list(zip(*rows, strict=True)) or [()] * len(columns)
-    padding = [None] * (len(index) - len(rows))
-    return pd.DataFrame(
-        {
-            name: pd.Series([*values, *padding], index=index, dtype=dtype)
-            for (name, dtype), values in zip(columns.items(), by_column, strict=True)
-        },
-        index=index,
-    )

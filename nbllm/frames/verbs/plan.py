@@ -11,6 +11,7 @@ from nbllm.errors import ParameterError
 from nbllm.frames.asks import row_seed
 from nbllm.frames.templates import is_null
 from nbllm.frames.verbs.settings import Settings
+from nbllm.session.choosing import choice_request
 
 Request = GenerateRequest | ChoiceRequest | EmbedRequest
 Row = Mapping[Hashable, Any]
@@ -91,16 +92,7 @@ class Shots:
 
     def choose(self, text: str, choices: Sequence[str]) -> ChoiceRequest:
         """The row's request for how likely each choice is."""
-        like = self.ask(text)
-        return ChoiceRequest(
-            messages=like.messages or (),
-            choices=tuple(choices),
-            template_options=like.template_options,
-            priority="batch",
-            reproducible=like.reproducible,
-            cache_prompt=like.cache_prompt,
-            timeout_s=like.timeout_s,
-        )
+        return choice_request([*self.turns, Message("user", text)], choices, self.settings.options, "batch")
 
 
 def _rows(examples: Any, wanted: Sequence[Hashable]) -> list[dict[Hashable, Any]]:

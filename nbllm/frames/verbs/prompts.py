@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbllm.core import ChoiceRequest, EmbedRequest, GenerateRequest
 from nbllm.errors import NbllmError, UnsupportedError
+from nbllm.frames.dtypes import typed
 from nbllm.frames.using import model_of
+from nbllm.frames.verbs.computed import rows_to_ask
 from nbllm.frames.verbs.mapping import planned
 from nbllm.frames.verbs.plan import Plan
 from nbllm.frames.verbs.settings import Settings
@@ -27,27 +29,13 @@ class _Line(NamedTuple):
 
 
 def prompts(source: Source, prompt: str, **options: Any) -> pd.DataFrame:
-    import pandas as pd
-
     plan, settings = planned(source, prompt, "response", options)
-    lines = list(_lines(source, plan, settings))
-    lines += [_Line()] * (len(source.frame) - len(lines))
-    columns = list(zip(*lines, strict=True)) or [()] * len(_DTYPES)
-    index = source.frame.index
-    table = pd.DataFrame(
-        {
-            name: pd.Series(list(values), index=index, dtype=dtype)
-            for (name, dtype), values in zip(_DTYPES.items(), columns, strict=True)
-        },
-        index=index,
-    )
+    table = typed(list(_lines(source, plan, settings)), _DTYPES, source.frame.index)
     return table if table["prompt_error"].notna().any() else table.drop(columns="prompt_error")
 
 
 def _lines(source: Source, plan: Plan, settings: Settings) -> Iterator[_Line]:
-    limit = len(source.frame) if settings.run.limit is None else int(settings.run.limit)
-    asked = source.frame.iloc[:limit][list(plan.uses)]
-    present = asked.notna().all(axis=1)
+    asked, present = rows_to_ask(source, plan, settings.run)
     model = model_of(settings.model) if present.any() else None
     for is_present, *values in zip(present, *(asked[name] for name in plan.uses), strict=True):
         if model is None or not is_present:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nbllm.core import GenerateRequest, Request
 from nbllm.engine.interface import OnChunk
 from nbllm.errors import ModelLoadError
+from nbllm.frames import using
 from nbllm.frames.compare import contenders
 from nbllm.session.model import Model
 from nbllm.testing import ScriptedEngine
@@ -69,7 +70,8 @@ class Garage:
         self.in_memory: list[Model] = []
         self.most = 0
         monkeypatch.setattr(contenders, "load", self.load)
-        monkeypatch.setattr(contenders, "loaded_models", lambda: list(self.in_memory))
+        for place in (contenders, using):
+            monkeypatch.setattr(place, "loaded_models", lambda: list(self.in_memory))
 
     def add(self, name: str, reply: Reply | None = echo) -> str:
         """A file; None is one that cannot be loaded."""
