@@ -166,8 +166,15 @@ class Scheduler:
 
     @property
     def decoding(self) -> list[Sequence]:
-        """The running sequences that a step takes on by what they generated last."""
-        return [sequence for sequence in self._running if sequence.num_pending and not sequence.is_prefilling]
+        """The running sequences that a step takes on by what they generated last.
+
+        A table's rows pause while a person's prompt is evaluated: beside eight of them a step has time for a few of
+        its tokens only, and the person would wait for many steps.
+        """
+        decoding = [sequence for sequence in self._running if sequence.num_pending and not sequence.is_prefilling]
+        if self._grid is None and any(_is_persons(sequence) and sequence.is_prefilling for sequence in self._running):
+            return [sequence for sequence in decoding if _is_persons(sequence)]
+        return decoding
 
     def overflowing(self) -> Sequence | None:
         """Whom to move out so that every decoding sequence can go on; None when all can, or when only one runs."""
@@ -213,6 +220,10 @@ class Scheduler:
         return Batch(
             tuple(Slice(sequence, sequence.num_evaluated, sequence.num_evaluated + 1) for sequence in decoding)
         )
+
+
+def _is_persons(sequence: Sequence) -> bool:
+    return sequence.priority == "interactive"
 
 
 def _sliced(sequences: Iterable[Sequence], budget: int) -> Iterator[Slice]:

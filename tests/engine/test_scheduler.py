@@ -166,6 +166,21 @@ def test_persons_prefill_goes_before_a_tables() -> None:
     assert row.num_evaluated == 0
 
 
+def test_rows_pause_while_a_persons_prompt_is_evaluated_and_then_go_on() -> None:
+    table = _Table(num_slots=4)
+    row, talking = table.add([1], "batch"), table.add([2])
+    table.admit()
+    table.step()
+    for sequence in (row, talking):
+        sequence.tokens.append(3)
+    person = table.add(list(range(10, 30)))
+    table.admit()
+    assert table.step(budget=16) == [(talking.uid, 1, 2), (person.uid, 0, 16)]
+    talking.tokens.append(4)
+    assert table.step(budget=16) == [(talking.uid, 2, 3), (person.uid, 16, 20)]
+    assert table.step() == [(row.uid, 1, 2)]
+
+
 def test_step_is_never_larger_than_a_batch() -> None:
     table = _Table(num_slots=4)
     for number in range(3):
