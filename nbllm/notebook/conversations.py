@@ -9,6 +9,7 @@ import os
 import re
 import threading
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -115,18 +116,19 @@ class Conversations:
         execution: int = 0,
         finish_reason: FinishReason = "stop",
         model: str = "",
+        beginning: Iterable[Message] | None = None,
     ) -> Turn:
         """Add an answer where `choose` said, and make its conversation the current one."""
-        with self._lock:
-            return self._taken_up(tree, cell, execution).add(
-                question,
-                answer,
-                parent=parent,
-                cell=cell,
-                execution=execution,
-                finish_reason=finish_reason,
-                model=model,
-            )
+        return self._taken_up(tree, cell, execution).add(
+            question,
+            answer,
+            parent=parent,
+            cell=cell,
+            execution=execution,
+            finish_reason=finish_reason,
+            model=model,
+            beginning=beginning,
+        )
 
     def record_longer(
         self,
@@ -143,9 +145,28 @@ class Conversations:
 
         The new turn still belongs to the cell that asked the question, which branches before it when it runs again.
         """
+        target = self._taken_up(tree, cell, execution)
+        return target.replace_last(answer, finish_reason=finish_reason, model=model, turn=turn)
+
+    def rename(self, tree: Tree, name: str) -> None:
+        """Give a conversation the name that a person chose, which keeps its place among the others.
+
+        One that holds no answer yet is kept from now on, or another could take the name before it does.
+
+        Raises:
+            ParameterError: the name is not fit for one.
+            InvalidRequestError: it is another conversation's.
+        """
+        name = checked_name(name)
         with self._lock:
-            target = self._taken_up(tree, cell, execution)
-            return target.replace_last(answer, finish_reason=finish_reason, model=model, turn=turn)
+            tree = tree.taken_into or tree
+            if self._trees.get(name) is not tree:
+                self._refuse_taken(name)
+            if tree not in self._forgotten:
+                self._trees = {name if one is tree else key: one for key, one in self._trees.items()}
+                self._trees.setdefault(name, tree)
+            tree.name, tree.is_named = name, True
+        tree.tell()
 
     def reset(self, name: str | None = None) -> list[str]:
         """Forget one conversation or all, and return their names. After the current one the next cell starts afresh.
@@ -242,11 +263,12 @@ class Conversations:
             target = self._registered(tree)
             if target is not tree:
                 tree.taken_into = target
-                target.restart(tree)
             if target not in self._forgotten:
                 self._current = target
                 self._uses.append(_Use(cell, execution, target))
-            return target
+        if target is not tree:  # outside of the lock, for it calls those who watch
+            target.restart(tree)
+        return target
 
     def _registered(self, tree: Tree) -> Tree:
         if tree.taken_into is not None:

@@ -5,8 +5,10 @@ The turns from a root to the head are the active path, which the next cell goes 
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ from nbllm.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from nbllm.core import FinishReason, Message
+
+_logger = logging.getLogger("nbllm")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -25,7 +29,7 @@ class Turn:
         parent: the turn that stands before it; None begins a branch at the root.
         cell: the id of the cell that asked; None in a front end that has none, and in an opened file.
         execution: the number of the cell's run, 0 in an opened file. Turns of one run follow each other.
-        beginning: what was said before the root of this branch: a system message, mostly.
+        beginning: what is said before the root, a system message mostly, when this turn is the last of what is sent.
         after: messages of an opened file that stand behind the answer and are no turn.
     """
 
@@ -59,6 +63,8 @@ class Tree:
         self._turns: list[Turn] = []
         self._head: Turn | None = None
         self._beginning = _beginning(system)
+        self._watching: list[Callable[[], None]] = []
+        self._depth, self._is_changed = 0, False
 
     @classmethod
     def of_messages(cls, name: str, messages: Sequence[Message]) -> Tree:
@@ -112,12 +118,20 @@ class Tree:
     def is_stale(self, turn: Turn) -> bool:
         return not any(turn is active for active in self.path())
 
-    def messages(self, parent: Turn | None) -> list[Message]:
-        """What is sent before a question that follows `parent`; None stands for the root."""
-        if parent is None:
-            return list(self._beginning)
-        messages = list(parent.beginning)
-        for turn in self.path(parent):
+    def siblings(self, turn: Turn) -> tuple[Turn, ...]:
+        """The turns that follow the same one as `turn` does, itself included, in the order of their making."""
+        return tuple(other for other in self.turns if other.parent is turn.parent)
+
+    def messages(self, parent: Turn | None, beginning: Iterable[Message] | None = None) -> list[Message]:
+        """What is sent before a question that follows `parent`; None stands for the root.
+
+        Args:
+            beginning: what comes first, instead of what `parent` or the tree begins with.
+        """
+        if beginning is None:
+            beginning = self._beginning if parent is None else parent.beginning
+        messages = list(beginning)
+        for turn in self.path(parent) if parent is not None else ():
             messages += (turn.question, turn.answer, *turn.after)
         return messages
 
@@ -141,11 +155,19 @@ class Tree:
         finish_reason: FinishReason = "stop",
         model: str = "",
         after: Iterable[Message] = (),
+        beginning: Iterable[Message] | None = None,
     ) -> Turn:
-        """Put a turn under `parent`, which is where it was asked, and make it the head."""
-        with self._lock:
-            if parent is not None and not self._holds(parent):
-                raise ValueError("the parent is a turn of another tree")
+        """Put a turn under `parent`, which is where it was asked, and make it the head.
+
+        Args:
+            beginning: what the question was sent with instead of what `parent` begins with, and what goes on from here
+                begins with: another system message, mostly.
+        """
+        with self.changing():
+            if parent is not None:
+                self._check_holds(parent)
+            if beginning is None:
+                beginning = self._beginning if parent is None else parent.beginning
             turn = Turn(
                 question=question,
                 answer=answer,
@@ -155,11 +177,11 @@ class Tree:
                 execution=execution,
                 finish_reason=finish_reason,
                 model=model,
-                beginning=self._beginning if parent is None else parent.beginning,
+                beginning=tuple(beginning),
                 after=tuple(after),
             )
             self._turns.append(turn)
-            self._head = turn
+            self._move(turn)
             return turn
 
     def replace_last(
@@ -170,7 +192,7 @@ class Tree:
         Raises:
             InvalidRequestError: there is no turn.
         """
-        with self._lock:
+        with self.changing():
             old = turn if turn is not None else self._head
             if old is None:
                 raise InvalidRequestError(f"the conversation {self.name!r} has no answer to continue")
@@ -183,6 +205,7 @@ class Tree:
                 finish_reason=finish_reason,
                 model=model or old.model,
                 after=old.after,
+                beginning=old.beginning,
             )
 
     def undo(self) -> Turn:
@@ -191,12 +214,27 @@ class Tree:
         Raises:
             InvalidRequestError: there is none.
         """
-        with self._lock:
+        with self.changing():
             undone = self._head
             if undone is None:
                 raise InvalidRequestError(f"there is nothing to undo in the conversation {self.name!r}")
-            self._head = undone.parent
+            self._move(undone.parent)
             return undone
+
+    def goto(self, turn: Turn, *, exactly: bool = False) -> Turn:
+        """Go on from the newest turn below `turn`, or from itself if none is below, and return the new head.
+
+        Args:
+            exactly: from `turn` itself, whatever follows it.
+        """
+        with self.changing():
+            self._check_holds(turn)
+            below = {turn}
+            for later in self._turns[turn.number :] if not exactly else ():
+                if later.parent in below:
+                    below.add(later)
+            self._move(max(below, key=lambda one: one.number))
+            return self._head or turn
 
     def restarted(self, system: str | None = None) -> Tree:
         """A new beginning of this tree, which changes nothing here before `restart` is called with it.
@@ -212,11 +250,60 @@ class Tree:
 
     def restart(self, draft: Tree) -> None:
         """Go on at the root, with what the draft begins with; every turn stays, stale."""
-        with self._lock:
-            self._head, self._beginning = None, draft.beginning
+        with self.changing():
+            self._beginning = draft.beginning
+            self._move(None)
 
-    def _holds(self, turn: Turn) -> bool:
-        return turn.number <= len(self._turns) and self._turns[turn.number - 1] is turn
+    # ---- those who watch
+
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called after every change, on the thread that made it and with no lock held.
+
+        Returns:
+            what ends that; calling it twice is harmless.
+        """
+        with self._lock:
+            self._watching = [*self._watching, callback]
+
+        def unwatch() -> None:
+            with self._lock:
+                self._watching = [other for other in self._watching if other is not callback]
+
+        return unwatch
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Make several changes one: no other thread comes between them, and those who watch are told once, after."""
+        is_told = False
+        try:
+            with self._lock:
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
+                    if not self._depth:
+                        is_told, self._is_changed = self._is_changed, False
+        finally:
+            if is_told:
+                self.tell()
+
+    def tell(self) -> None:
+        """Call those who watch; for a change from outside, such as of the name."""
+        for callback in self._watching:
+            try:
+                callback()
+            except Exception:  # what is kept here was asked for by somebody else, who is not to fail for it
+                _logger.exception("a watcher of the conversation %r failed", self.name)
+
+    # ---- inside, under the lock
+
+    def _move(self, head: Turn | None) -> None:
+        self._head, self._is_changed = head, True
+
+    def _check_holds(self, turn: Turn) -> None:
+        if turn.number > len(self._turns) or self._turns[turn.number - 1] is not turn:
+            raise ValueError("the turn is one of another tree")
 
 
 def _beginning(system: str | None) -> tuple[Message, ...]:

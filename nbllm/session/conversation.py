@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,8 @@ from nbllm.session.requests import messages as as_messages
 from nbllm.session.response import Collector, Response
 from nbllm.store.files import replace_file
 from nbllm.store.header import shown
+
+_logger = logging.getLogger("nbllm")
 
 MAX_BYTES = 64 << 20
 """Of a saved conversation; a larger file is something else, and would fill the memory."""
@@ -52,6 +56,8 @@ class Conversation:
         self.model = model
         self.name = name
         self._turns = [*([Message("system", system)] if system is not None else []), *history]
+        self._lock = threading.Lock()
+        self._watching: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         label = f" {self.name!r}" if self.name else ""
@@ -76,9 +82,9 @@ class Conversation:
         except BaseException:
             partial = self.model.last
             if isinstance(partial, Response) and (partial.text or partial.tool_calls):
-                self._turns += [question, partial.message]
+                self._add(question, partial.message)
             raise
-        self._turns += [question, response.message]
+        self._add(question, response.message)
         return response
 
     def stream(self, prompt: str, **options: Any) -> Iterator[Chunk]:
@@ -92,7 +98,7 @@ class Conversation:
         finally:
             response = collector.response()
             if response.text or response.tool_calls:
-                self._turns += [question, response.message]
+                self._add(question, response.message)
 
     def fork(self, name: str | None = None) -> Conversation:
         """A copy that goes its own way from here; the shared beginning is evaluated once."""
@@ -100,12 +106,38 @@ class Conversation:
 
     def undo(self) -> None:
         """Forget the last question and its answer."""
-        while self._turns and self._turns[-1].role != "user":
-            if self._turns[-1].role in ("system", "developer"):
-                return
-            self._turns.pop()
-        if self._turns:
-            self._turns.pop()
+        with self._lock:
+            self._turns = _without_last(self._turns)
+        self._tell()
+
+    def swap(self, before: Sequence[Message], after: Sequence[Message]) -> bool:
+        """Go on from other turns, if the history is still `before`; say whether it was.
+
+        For a surface that keeps branches, as the chat widget does: `send` only ever appends, so that neither an answer
+        given again nor the branch that a person goes back to could get in here. The comparison keeps what another
+        thread said in the meantime.
+        """
+        with self._lock:
+            if self._turns != [*before]:
+                return False
+            self._turns = [*after]
+        self._tell()
+        return True
+
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called after every change of the history, on the thread that made it.
+
+        Returns:
+            what ends that; calling it twice is harmless.
+        """
+        with self._lock:
+            self._watching = [*self._watching, callback]
+
+        def unwatch() -> None:
+            with self._lock:
+                self._watching = [other for other in self._watching if other is not callback]
+
+        return unwatch
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the messages as JSON lines; the file is replaced only when all is written."""
@@ -120,10 +152,32 @@ class Conversation:
         """
         return cls(model, name=name, history=read_messages(path))
 
+    def _add(self, *turns: Message) -> None:
+        with self._lock:
+            self._turns = [*self._turns, *turns]
+        self._tell()
+
+    def _tell(self) -> None:
+        for callback in self._watching:
+            try:
+                callback()
+            except Exception:  # what is kept here was asked for by somebody else, who is not to fail for it
+                _logger.exception("a watcher of a conversation failed")
+
     def _question(self, prompt: str) -> Message:
         if not isinstance(prompt, str):
             raise ParameterError("prompt", f"must be a string, not {type(prompt).__name__}")
         return as_messages(prompt)[0]
+
+
+def _without_last(turns: list[Message]) -> list[Message]:
+    """The turns before the last question, or before what follows the last system message if that comes later."""
+    end = len(turns)
+    while end and turns[end - 1].role != "user":
+        if turns[end - 1].role in ("system", "developer"):
+            return turns[:end]
+        end -= 1
+    return turns[: max(0, end - 1)]
 
 
 def write_messages(path: str | os.PathLike[str], messages: Iterable[Message]) -> Path:

@@ -536,3 +536,88 @@ def test_byte_order_mark_and_windows_lines(books: Conversations, tmp_path: Path)
     path = tmp_path / "talk.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"role": "user", "content": "a"}\r\n{"role": "assistant", "content": "b"}\r\n')
     assert [turn.answer.content for turn in books.open(path).turns] == ["b"]
+
+
+# ---- another name
+
+
+def test_renamed_conversation_keeps_its_place_and_turns(cells: Cells, books: Conversations) -> None:
+    for name in ("a", "b", "c"):
+        cells.run(name=name)
+    tree, told = books.get("b"), []
+    tree.watch(lambda: told.append(tree.name))
+    books.rename(tree, " draft ")
+    assert books.names() == ["a", "draft", "c"]
+    assert books.get("draft") is tree
+    assert (tree.name, told) == ("draft", ["draft"])
+    books.rename(tree, "draft")
+    assert cells.run(name="draft") == ["None2", "ok"]
+    assert cells.run(name="b") == []
+
+
+def test_renamed_conversation_is_a_named_one(cells: Cells, books: Conversations) -> None:
+    cells.run("A")
+    books.rename(books.get("chat-1"), "talk")
+    assert cells.run("A", new=True) == []
+    assert books.names() == ["talk", "chat-1"]
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 101, "taken"], ids=["empty", "two lines", "long", "taken"])
+def test_name_that_does_not_fit_changes_nothing(cells: Cells, books: Conversations, name: str) -> None:
+    cells.run(name="taken")
+    cells.run(name="talk")
+    with pytest.raises(InvalidRequestError):
+        books.rename(books.get("talk"), name)
+    assert books.names() == ["taken", "talk"]
+    assert books.get("talk").name == "talk"
+
+
+def test_name_of_a_conversation_without_answers_is_kept_for_it(cells: Cells, books: Conversations) -> None:
+    tree, parent = books.choose(new=True)
+    books.rename(tree, "talk")
+    assert cells.run(name="talk") == []
+    assert books.get("talk") is tree
+    cells.answer(tree, parent)
+    assert len(tree.turns) == 2
+
+
+def test_forgotten_conversation_does_not_come_back_by_a_name(cells: Cells, books: Conversations) -> None:
+    cells.run(name="talk")
+    tree = books.get("talk")
+    books.reset()
+    books.rename(tree, "other")
+    assert (tree.name, books.names()) == ("other", [])
+
+
+def test_restarted_conversation_is_renamed_by_its_draft(cells: Cells, books: Conversations) -> None:
+    cells.run(name="talk")
+    draft, _ = books.choose(name="talk", new=True)
+    books.commit(draft)
+    books.rename(draft, "other")
+    assert books.names() == ["other"]
+
+
+def test_those_who_watch_are_told_with_no_lock_held(cells: Cells, books: Conversations) -> None:
+    cells.run(name="talk")
+    seen: list[list[str]] = []
+
+    def look() -> None:
+        other = threading.Thread(target=lambda: seen.append(books.names()), daemon=True)
+        other.start()
+        other.join(20)
+
+    tree = books.get("talk")
+    tree.watch(look)
+    cells.run(name="talk")
+    cells.run(name="talk", new=True)
+    books.record_longer(tree, tree.turns[-1], Message("assistant", "longer"))
+    books.rename(tree, "other")
+    assert seen == [["talk"], ["talk"], ["talk"], ["talk"], ["other"]]
+
+
+def test_answer_is_recorded_with_another_beginning(cells: Cells, books: Conversations) -> None:
+    cells.run(name="talk", system="Be brief.")
+    tree = books.get("talk")
+    loud = (Message("system", "Be loud."),)
+    books.record(tree, tree.head, Message("user", "a"), Message("assistant", "b"), beginning=loud)
+    assert cells.run(name="talk")[0] == "Be loud."

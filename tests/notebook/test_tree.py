@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -202,6 +204,122 @@ def test_long_conversations_are_no_deep_recursion() -> None:
     assert len(repr(tree.head)) < 1000
 
 
+# ---- branches
+
+
+def test_siblings_follow_the_same_turn() -> None:
+    tree = Tree("chat-1")
+    first, second = run(tree, "A", 1), run(tree, "B", 2)
+    again = run(tree, "B", 3)
+    assert tree.siblings(second) == tree.siblings(again) == (second, again)
+    assert tree.siblings(first) == (first,)
+    root = run(tree, "A", 4)
+    assert tree.siblings(root) == (first, root)
+
+
+def test_goto_goes_on_from_the_newest_turn_below() -> None:
+    tree = Tree("chat-1")
+    first, old = run(tree, "A", 1), run(tree, "B", 2)
+    last_of_old = run(tree, "C", 3)
+    new = run(tree, "B", 4)
+    assert tree.goto(old) is tree.head is last_of_old
+    assert tree.goto(first) is tree.head is new
+    assert tree.goto(last_of_old) is last_of_old
+    assert tree.goto(first, exactly=True) is tree.head is first
+    assert len(tree.turns) == 4
+
+
+def test_goto_refuses_the_turn_of_another_tree() -> None:
+    tree, other = Tree("chat-1"), Tree("chat-2")
+    run(tree, "A", 1)
+    foreign = [run(other, "A", 1), run(other, "B", 2)]
+    for turn in foreign:
+        with pytest.raises(ValueError, match="another tree"):
+            tree.goto(turn)
+
+
+def test_changed_beginning_is_sent_from_its_turn_on() -> None:
+    tree = Tree("chat-1", "Be brief.")
+    first = run(tree, "A", 1)
+    beginning = [Message("system", "Be loud.")]
+    assert [message.content for message in tree.messages(first, beginning)] == ["Be loud.", "A1", "a1"]
+    assert tree.messages(None, ()) == []
+    loud = tree.add(Message("user", "B"), Message("assistant", "b"), parent=first, beginning=beginning)
+    assert said(tree, run(tree, "C", 2)) == ["Be loud.", "A1", "a1", "B", "b", "C2", "c2"]
+    assert said(tree, first) == ["Be brief.", "A1", "a1"]
+    assert tree.replace_last(Message("assistant", "bb"), turn=loud).beginning == (beginning[0],)
+    assert tree.system == "Be brief."
+
+
+# ---- watching
+
+
+def test_watchers_are_told_of_every_change_outside_of_the_lock() -> None:
+    tree = Tree("chat-1")
+    told: list[Turn | None] = []
+
+    def tell() -> None:
+        def look() -> None:
+            with tree.changing():  # where the lock is held, this waits for ever
+                told.append(tree.head)
+
+        other = threading.Thread(target=look, daemon=True)
+        other.start()
+        other.join(20)
+
+    unwatch = tree.watch(tell)
+    first = run(tree, "A", 1)
+    second = run(tree, "B", 2)
+    longer = tree.replace_last(Message("assistant", "longer"))
+    tree.undo()
+    tree.goto(second)
+    tree.restart(tree.restarted())
+    tree.tell()
+    assert told == [first, second, longer, first, second, None, None]
+    unwatch()
+    unwatch()
+    run(tree, "A", 3)
+    assert len(told) == 7
+
+
+def test_refused_change_tells_nobody() -> None:
+    tree = Tree("chat-1")
+    told: list[int] = []
+    tree.watch(lambda: told.append(1))
+    with pytest.raises(InvalidRequestError):
+        tree.undo()
+    with pytest.raises(InvalidRequestError):
+        tree.replace_last(Message("assistant", "x"))
+    assert told == []
+
+
+def test_changes_made_together_are_told_once_also_when_they_end_in_an_error() -> None:
+    tree = Tree("chat-1")
+    told: list[int] = []
+    tree.watch(lambda: told.append(len(tree.turns)))
+    with tree.changing():
+        run(tree, "A", 1)
+        run(tree, "B", 2)
+        assert told == []
+    with pytest.raises(ValueError, match="another tree"), tree.changing():
+        _add_and_fail(tree)
+    assert told == [2, 3]
+
+
+def _add_and_fail(tree: Tree) -> None:
+    tree.goto(run(Tree("other"), "A", run(tree, "C", 3).number))
+
+
+def test_watcher_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    tree = Tree("chat-1")
+    told: list[int] = []
+    tree.watch(lambda: told.append(1 // 0))
+    tree.watch(lambda: told.append(2))
+    assert run(tree, "A", 1) is tree.head
+    assert told == [2]
+    assert "a watcher of the conversation 'chat-1' failed" in caplog.text
+
+
 class _Cells(RuleBasedStateMachine):
     """Cells in any order, again and again, with steps back in between."""
 
@@ -245,6 +363,15 @@ class _Cells(RuleBasedStateMachine):
     @rule()
     def go_on(self) -> None:
         self.made.append(self.tree.replace_last(Message("assistant", "ok, and more")))
+
+    @precondition(lambda self: self.made)
+    @rule(data=st.data(), exactly=st.booleans())
+    def goto(self, data: st.DataObject, exactly: bool) -> None:
+        turn = data.draw(st.sampled_from(self.made))
+        head = self.tree.goto(turn, exactly=exactly)
+        assert turn in self.tree.path()
+        assert head is self.tree.head
+        assert head is turn if exactly else not any(later.parent is head for later in self.made)
 
     @rule()
     def restart(self) -> None:

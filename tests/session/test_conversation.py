@@ -126,3 +126,66 @@ def test_calls_of_tools_are_saved_and_loaded(tmp_path: Path) -> None:
     )
     write_messages(tmp_path / "talk.jsonl", turns)
     assert read_messages(tmp_path / "talk.jsonl") == turns
+
+
+# ---- other turns, and those who watch
+
+
+def test_history_is_swapped_if_nobody_spoke_meanwhile(engine: ScriptedEngine, talk: Conversation) -> None:
+    before = talk.history
+    other = [Message("user", "a"), Message("assistant", "b")]
+    engine.enqueue("Hello.")
+    talk.send("Hi")
+    assert not talk.swap(before, other)
+    assert len(talk) == 3
+    assert talk.swap(talk.history, other)
+    assert talk.history == tuple(other)
+    engine.enqueue("c")
+    talk.send("d")
+    assert [turn.content for turn in _last(engine).messages or ()] == ["a", "b", "d"]
+
+
+def test_watchers_are_told_of_every_change(engine: ScriptedEngine, talk: Conversation) -> None:
+    told: list[int] = []
+    unwatch = talk.watch(lambda: told.append(len(talk)))
+    engine.enqueue("Hello.")
+    talk.send("Hi")
+    engine.enqueue(["a", "b"])
+    list(talk.stream("And?"))
+    talk.undo()
+    talk.swap(talk.history, [])
+    assert told == [3, 5, 3, 0]
+    unwatch()
+    unwatch()
+    talk.swap([], [Message("user", "a")])
+    assert len(told) == 4
+
+
+def test_watcher_that_fails_harms_nobody(
+    engine: ScriptedEngine, talk: Conversation, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[float] = []
+    talk.watch(lambda: told.append(1 // 0))
+    engine.enqueue("Hello.")
+    assert talk.send("Hi").text == "Hello."
+    assert "a watcher of a conversation failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("roles", "left"),
+    [
+        ("", ""),
+        ("system", "system"),
+        ("system user assistant", "system"),
+        ("user assistant user", "user assistant"),
+        ("user assistant tool assistant", ""),
+        ("user assistant system", "user assistant system"),
+        ("user assistant system assistant", "user assistant system"),
+        ("assistant", ""),
+    ],
+)
+def test_undo_forgets_the_last_question_and_what_follows(talk: Conversation, roles: str, left: str) -> None:
+    turns = [Message(role, "x") for role in roles.split()]  # type: ignore[arg-type]
+    one = Conversation(talk.model, history=turns)
+    one.undo()
+    assert " ".join(turn.role for turn in one.history) == left
