@@ -46,6 +46,7 @@ def test_load_config_defaults(tmp_path: Path) -> None:
         max_queue=256,
         load_timeout=120,
         keys_file=tmp_path / "config" / "nbllm" / "keys.json",
+        chats_dir=tmp_path / "data" / "nbllm" / "chats",
         allow_origins=(
             "http://localhost:*",
             "https://localhost:*",
@@ -90,6 +91,7 @@ def test_load_config_runtime_dir_is_in_jupyters(monkeypatch: pytest.MonkeyPatch)
         ("NBLLM_MAX_QUEUE", "1", "max_queue", 1),
         ("NBLLM_LOAD_TIMEOUT", "2.5", "load_timeout", 2.5),
         ("NBLLM_KEYS_FILE", "/etc/keys.json", "keys_file", Path("/etc/keys.json")),
+        ("NBLLM_CHATS_DIR", "~/chats", "chats_dir", Path.home() / "chats"),
         (
             "NBLLM_ALLOW_ORIGINS",
             "https://a.example, http://[::1]:*",

@@ -40,6 +40,12 @@ def _default_keys_file() -> Path:
     return platformdirs.user_config_path("nbllm") / "keys.json"
 
 
+def _default_chats_dir() -> Path:
+    import platformdirs
+
+    return platformdirs.user_data_path("nbllm") / "chats"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """What nbllm may use of this machine and how it serves, checked on construction.
@@ -64,6 +70,7 @@ class Config:
         max_queue: requests that the server has in flight at a time, all models together; more are told to come later.
         load_timeout: seconds that a model may take to load.
         keys_file: the hashes of the API keys.
+        chats_dir: what was said in chat widgets.
         allow_origins: the web pages that may use the API: "https://host:port", "http://host:*", or "*" for all.
             Its variable separates them by commas.
         aliases: names for models; "*" stands for every name that means no model.
@@ -89,6 +96,7 @@ class Config:
     max_queue: int = 256
     load_timeout: float = 120.0
     keys_file: Path = field(default_factory=_default_keys_file)
+    chats_dir: Path = field(default_factory=_default_chats_dir)
     allow_origins: tuple[str, ...] = _LOCAL_ORIGINS
     aliases: Mapping[str, str] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
@@ -134,6 +142,7 @@ CHECKS: Mapping[str, checks.Check] = {
     "max_queue": checks.count(1),
     "load_timeout": checks.seconds,
     "keys_file": checks.path,
+    "chats_dir": checks.path,
     "allow_origins": checks.origins,
     "aliases": checks.aliases,
     "endpoints": endpoints,

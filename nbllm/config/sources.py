@@ -26,7 +26,7 @@ _READ: Mapping[str, Callable[[str], object]] = {
     "allow_origins": lambda text: [entry.strip() for entry in text.split(",") if entry.strip()],
 }
 """How the text of an environment variable becomes a value, where it is not the text itself."""
-_PATHS = ("models_dir", "cores_file", "runtime_dir", "keys_file")
+_PATHS = ("models_dir", "cores_file", "runtime_dir", "keys_file", "chats_dir")
 _TABLES = ("aliases", "endpoints")
 
 

@@ -24,10 +24,9 @@ import msgspec
 
 from nbllm._version import __version__
 from nbllm.core import EngineInfo
-from nbllm.errors import ParameterError
 from nbllm.runner.listener import Address, UnixAddress
 from nbllm.runner.messages import PROTOCOL
-from nbllm.store.files import replace_file
+from nbllm.store.files import own_data, own_folder, replace_file
 
 MAX_RECORD_BYTES = 1 << 16
 MAX_FILES = 1000
@@ -111,17 +110,7 @@ def prepare(folder: Path) -> Path:
     Raises:
         ParameterError: it cannot be made, or others could put files into it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = folder.stat()
-    except OSError as exc:
-        raise ParameterError("runtime_dir", f"{folder}: {exc.strerror or exc}; name another folder") from exc
-    if os.name == "posix":
-        if status.st_uid != os.geteuid():
-            raise ParameterError("runtime_dir", f"{folder} belongs to another user; name a folder of your own")
-        if status.st_mode & 0o022:
-            raise ParameterError("runtime_dir", f"others may write to {folder}: chmod 700 {folder}")
-    return folder
+    return own_folder(folder, setting="runtime_dir")
 
 
 def write(folder: Path, record: Record) -> Path:
@@ -148,14 +137,14 @@ def find(folder: Path, *, file_hash: str | None = None, kinds: tuple[Kind, ...] 
     Never raises for what lies in the folder.
     """
     found = []
-    for path, data in _files(folder):
-        process = _decoded(data, Process)
-        if process is None or process.host != this_host() or process.uid != _uid():
+    for path, data in own_files(folder, _FILE_NAME):
+        process = decoded(data, Process)
+        if process is None or not is_near(process):
             continue
         if not is_alive(process):
             _discard(path, data, folder)
             continue
-        record = _decoded(data, Record)
+        record = decoded(data, Record)
         if record is not None and record.protocol == PROTOCOL and record.kind in kinds:
             found.append(record)
     wanted = [record for record in found if file_hash is None or record.file_hash == file_hash]
@@ -177,6 +166,11 @@ def this_process() -> Process:
     return Process(pid=pid, started=_start_of(pid) or 0.0, host=this_host(), boot=_boot(), uid=_uid())
 
 
+def is_near(process: Process) -> bool:
+    """Whether it is, or was, a process of this user on this machine, so that its pid means something here."""
+    return process.host == this_host() and process.uid == _uid()
+
+
 def is_alive(process: Process) -> bool:
     """Whether this very process still runs on this machine; an ended one that nobody has waited for does not."""
     started = _start_of(process.pid) if process.boot == _boot() else None
@@ -193,39 +187,20 @@ def this_host() -> str:
 # ---- files
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, bytes]]:
+def own_files(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, bytes]]:
+    """Those of such names that this user wrote for nobody else to read, with what is in them."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry, _ in zip(entries, range(MAX_FILES), strict=False)]
     except OSError:
         return
     for name in names:
-        if _FILE_NAME.fullmatch(name) and (data := _own_data(folder / name)):
+        if pattern.fullmatch(name) and (data := own_data(folder / name, most_bytes=MAX_RECORD_BYTES)):
             yield folder / name, data
 
 
-def _own_data(path: Path) -> bytes:
-    """What this user wrote for nobody else to read; else nothing."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    try:
-        descriptor = os.open(path, flags)
-    except OSError:
-        return b""
-    try:
-        return os.read(descriptor, MAX_RECORD_BYTES) if _is_private_file(os.fstat(descriptor)) else b""
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
-
-
-def _is_private_file(status: os.stat_result) -> bool:
-    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_RECORD_BYTES:
-        return False
-    return os.name != "posix" or (status.st_uid == os.geteuid() and not status.st_mode & 0o077)
-
-
-def _decoded(data: bytes, kind: type[_T]) -> _T | None:
+def decoded(data: bytes, kind: type[_T]) -> _T | None:
+    """None for what is no such thing."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -235,7 +210,7 @@ def _decoded(data: bytes, kind: type[_T]) -> _T | None:
 def _discard(path: Path, data: bytes, folder: Path) -> None:
     """Remove a dead process's record, and the socket that it can no longer remove itself."""
     remove(path)
-    record = _decoded(data, Record)
+    record = decoded(data, Record)
     if record is not None:
         discard_socket(record.address, folder)
 

@@ -15,11 +15,13 @@ from nbllm.errors import NbllmError, ParameterError
 from nbllm.runner import spawn
 from nbllm.runner.spec import LoadOptions
 from nbllm.runner.supervisor import Supervisor
+from nbllm.server import frozen
 from nbllm.server.access import Guard, Policy, policy_for
 from nbllm.server.alone import ModelServer
 from nbllm.server.handlers.embed import EmbeddingsHandler
 from nbllm.server.handlers.generate import ChatHandler, CompletionHandler
 from nbllm.server.handlers.models import HealthHandler, ModelHandler, ModelsHandler, UnknownPathHandler
+from nbllm.server.handlers.stop import StopHandler
 from nbllm.server.handlers.tokens import DetokenizeHandler, InputTokensHandler, TokenizeHandler
 from nbllm.server.kernels import KernelEngines
 from nbllm.server.keys import KeyStore
@@ -28,6 +30,7 @@ from nbllm.server.origins import AllowedOrigins
 from nbllm.server.router import Router
 from nbllm.server.service import Service
 from nbllm.server.settings import Settings
+from nbllm.store import chats
 from nbllm.store.names import resolve
 
 if TYPE_CHECKING:
@@ -91,6 +94,8 @@ class NbllmApp(Settings, ExtensionApp):
         self.settings["nbllm_service"] = self.service
         if self._is_alone:
             self._check_default(config)
+        elif self.freeze_widgets:
+            frozen.register(self._server.contents_manager, chats.folder(config))
 
     def _check_default(self, config: Config) -> None:
         """Raises ParameterError when `--model` names none; a default that nobody has chosen may be missing."""
@@ -105,6 +110,8 @@ class NbllmApp(Settings, ExtensionApp):
             self.log.warning("nbllm: there is no default model: %s", exc)
 
     def initialize_handlers(self) -> None:
+        if not self._is_alone:  # there are no notebooks
+            self.handlers.append((r"/nbllm/stop/?", StopHandler, {"folder": self.service.config().runtime_dir}))
         self.handlers.extend(
             [
                 (r"/v1/models/?", ModelsHandler),

@@ -48,12 +48,14 @@ class Settings(HasTraits):
     max_queue = _optional(Int, "Requests in flight at a time; more get 429.")
     load_timeout = _optional(Float, "Seconds that a request waits for its model to be loaded.")
     keys_file = _optional(Unicode, "Where the hashes of the API keys are.")
+    chats_dir = _optional(Unicode, "Where the kernels keep what was said in chat widgets; set it for them too.")
     allow_origins = _optional(List, 'The web pages that may use the API, such as "http://localhost:*".')
     share_kernels = _optional(Bool, "Let a model that a kernel has loaded answer from there.")
     keep_alive = Union(
         [Float(), Unicode()], default_value=None, allow_none=True, help='How long an idle model stays: 300, "5m", "-1".'
     ).tag(config=True)
 
+    freeze_widgets = Bool(True, help="Save notebooks with transcripts in place of chat widgets.").tag(config=True)
     max_body_bytes = Int(_USUAL.max_body_bytes, help="Most bytes of a request's body.").tag(config=True)
     allow_token_ids = Bool(False, help="Take token ids for embeddings; they must be this model's own.").tag(config=True)
     hold_s = Float(_USUAL.hold_s, help="Seconds that a stream's headers wait for its first token.").tag(config=True)

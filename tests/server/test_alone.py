@@ -151,7 +151,7 @@ def test_start_says_where_it_is_and_how_to_ask(alone: Alone) -> None:
         *("api", "api/contents", "api/contents/a", "api/kernels", "api/kernels/1/channels", "api/kernelspecs"),
         *("api/sessions", "api/terminals", "api/config/a", "api/nbconvert", "api/events", "api/events/subscribe"),
         *("api/status", "api/me", "api/spec.yaml", "api/resolvePath", "api/security/csp-report", "api/shutdown"),
-        *("kernelspecs/python3/logo-64x64.png", "nothing", "v1/nothing"),
+        *("kernelspecs/python3/logo-64x64.png", "nothing", "v1/nothing", "nbllm/stop"),
     ],
 )
 def test_nothing_of_a_notebook_server_is_there(alone: Alone, path: str) -> None:
