@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nbllm.frames.listing import models as models
     from nbllm.frames.plain import amap as amap
     from nbllm.frames.plain import map as map
+    from nbllm.notebook.widget.chat_widget import ChatWidget as ChatWidget
     from nbllm.session.cache import cache as cache
     from nbllm.session.connecting import connect as connect
     from nbllm.session.conversation import Conversation as Conversation
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from nbllm.session.response import Response as Response
 
 _HOMES = {
+    "ChatWidget": "nbllm.notebook.widget.chat_widget",
     "Chunk": "nbllm.core",
     "Conversation": "nbllm.session.conversation",
     "Message": "nbllm.core",
@@ -43,6 +45,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ChatWidget",
     "Chunk",
     "Conversation",
     "Message",

@@ -17,10 +17,12 @@ COSTLY = [
     "jupyter_server",
     "llama_cpp",
     "llguidance",
+    "markdown_it",
     "numpy",
     "pandas",
     "platformdirs",
     "psutil",
+    "pygments",
     "tornado",
     "traitlets",
 ]

@@ -42,6 +42,7 @@ _ARGUMENTS = {
     "history": "conversations",
     "reset": "conversations",
     "save": "conversations",
+    "chat": "conversations",
 }
 _FIXED: Mapping[str, Sequence[str]] = {"options": OPTIONS, "formats": FORMATS, "switch": SWITCH, "key": ("--key",)}
 _LINE = re.compile(r"\s*+(?:(?:[\w.,()\[\]'\" *]++=\s*+)?%|%%)(?P<magic>\w++)[ \t]+(?P<rest>.*)")

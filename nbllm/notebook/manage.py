@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nbllm.notebook.api import Api
     from nbllm.notebook.desk import Desk
     from nbllm.notebook.tree import Tree
+    from nbllm.notebook.widget.chat_widget import ChatWidget
     from nbllm.session.model import Model
 
 MANUAL = """\
@@ -32,6 +33,7 @@ MANUAL = """\
 %llm undo                      go back before the last turn
 %llm save FILE [NAME]          write a conversation as JSON lines of OpenAI's messages
 %llm open FILE [NAME]          read one, and go on with it
+%llm chat [NAME|ID]            a chat beside the code, in a conversation, or in a chat that an earlier kernel kept
 %llm show                      exactly what was sent last, with the tokens of each part
 %llm config                    the settings; %config NbLLM.cache = True changes one
 %llm templates                 the templates that -t finds"""
@@ -59,6 +61,7 @@ class Manager:
             "undo": self._undo,
             "save": self._save,
             "open": self._open,
+            "chat": self._chat,
             "show": self._show,
             "config": self._config,
             "templates": self._templates,
@@ -195,6 +198,12 @@ class Manager:
         _expect("open", words, "FILE [NAME]", 1, 2)
         tree = self._desk.conversations.open(words[0], *words[1:])
         self._say(f"opened {tree.name}, {counted(len(tree.path()), 'turn')}; the next cell goes on with it")
+
+    def _chat(self, words: list[str]) -> ChatWidget:
+        _expect("chat", words, "[NAME|ID]", 0, 1)
+        from nbllm.notebook.widget.opening import opened
+
+        return opened(self._desk, *words)
 
     def _tree(self, words: Sequence[str]) -> Tree:
         from nbllm.errors import InvalidRequestError

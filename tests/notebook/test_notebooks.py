@@ -48,7 +48,7 @@ def is_progress(output: Any) -> bool:
 def answers(notebook: Any) -> dict[str, str]:
     """The text of each cell that a model answered, without the figures below it, which depend on the machine."""
     outputs = {cell.id: output for cell in code_cells(notebook) for output in cell.outputs}
-    found = {name: output for name, output in outputs.items() if "nbllm" in output.get("metadata", ())}
+    found = {name: output for name, output in outputs.items() if "model" in output.get("metadata", {}).get("nbllm", ())}
     return {name: output.data["text/markdown"].rpartition("\n\n<small>")[0] for name, output in found.items()}
 
 
@@ -102,11 +102,28 @@ def check_table_notebook(notebook: Any) -> None:
     assert len(said["result"].splitlines()) == 4
 
 
+def check_widget_notebook(notebook: Any) -> None:
+    said = {cell.id: _said(cell) for cell in code_cells(notebook)}
+    assert "Paris" in said["france"]
+    assert "Rome" in said["italy"]
+    assert said["messages"].count("'role'") == 5
+    assert said["last"] == "('stop', 7, 'smollm2')"
+    assert "('chat-1', 7, " in said["both"], "what a cell says is said in the widget too"
+    found = re.findall(
+        r"> What .*|Paris|> And .*|Rome|Madrid|run a cell with %llm chat [0-9]{8}-[0-9a-f]{12}$", said["chat"]
+    )
+    assert [words.partition("chat ")[0] for words in found] == [
+        *("> What is the capital of France?", "Paris", "> And of Italy?", "Rome", "> And of Spain?", "Madrid"),
+        "run a cell with %llm ",
+    ]
+
+
 CHECKS: dict[str, Callable[[Any], None]] = {
     "01-chat": check_first_notebook,
     "02-local-api": check_api_notebook,
     "03-compare": check_compare_notebook,
     "04-dataframes": check_table_notebook,
+    "05-widget": check_widget_notebook,
 }
 
 

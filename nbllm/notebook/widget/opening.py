@@ -1,0 +1,31 @@
+"""What `%llm chat` opens: a conversation of this notebook, or a chat that is only on disk any more."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from nbllm.notebook.widget.chat_widget import ChatWidget
+from nbllm.notebook.widget.shelf import Shelf
+
+if TYPE_CHECKING:
+    from nbllm.notebook.desk import Desk
+
+_ID = re.compile(r"\d{8}-[0-9a-f]{12}")
+
+
+def opened(desk: Desk, name: str | None = None) -> ChatWidget:
+    """The widget of a conversation, which begins here if there is none of that name.
+
+    Args:
+        name: of a conversation, or the id of a chat on disk, which becomes a conversation of that name. What is said in
+            it from now on is a chat with an id of its own: the one on disk stays as it was saved.
+
+    Raises:
+        InvalidRequestError: it has the form of an id, and there is no such chat.
+    """
+    if name is not None and _ID.fullmatch(name) and name not in desk.conversations.names():
+        shelf = Shelf()
+        shelf.messages(name)  # says what is wrong with it, and which there are
+        desk.conversations.open(shelf.folder / f"{name}.jsonl")
+    return ChatWidget(conversation=name)
