@@ -511,6 +511,17 @@ def test_refused_question_gets_its_files_back(chat: ChatPage) -> None:
     expect(chips(view)).to_contain_text("a.txt")
 
 
+def test_question_that_failed_gets_its_files_back(chat: ChatPage) -> None:
+    view = chat.begin()
+    put_files(view, ("a.txt", "text/plain", b"a"))
+    type_and_send(view, "Sum up")
+    chat.update(state={"phase": "waiting"})
+    expect(chips(view)).to_have_count(0)
+    chat.update(state={"phase": "idle", "draft": "Sum up", "error": "too much of it; say less"})
+    expect(box(view)).to_have_value("Sum up")
+    expect(chips(view)).to_contain_text("a.txt")
+
+
 def test_file_name_is_text(chat: ChatPage) -> None:
     view = chat.begin()
     put_files(view, ("<img src=x onerror=window.attacked=1>.txt", "text/plain", b"a"))

@@ -50,6 +50,7 @@ function joined(model) {
     requests: new Map(),
     nextId: Math.floor(Math.random() * 2 ** 31) * 2 ** 16, // another page hears our answers too, and we its
     sending: null,
+    lastSent: null, // until it is answered: the kernel gives back the text alone
     numExports: 0,
     isGone: false,
     hasAnswered: false,
@@ -113,6 +114,7 @@ function phaseChanged(state, before, after) {
   if (after.draft && after.draft !== before.draft) state.numDrafts += 1;
   if (before.phase === after.phase) return;
   state.hasAnswered = after.phase === "idle";
+  if (state.hasAnswered && !after.draft) state.lastSent = null;
   if (state.hasAnswered && state.sending?.isGot) setSending(state, null);
 }
 
@@ -1112,7 +1114,12 @@ function putDraftBack(view) {
   const { numDrafts, state } = view.state;
   if (view.numDrafts === numDrafts) return;
   view.numDrafts = numDrafts;
-  if (state.draft && !view.text.value) setMessage(view, state.draft);
+  if (!state.draft || view.text.value) return;
+  setMessage(view, state.draft);
+  const { lastSent } = view.state;
+  if (lastSent?.text.trim() !== state.draft.trim() || view.files.length) return;
+  view.files = [...lastSent.files];
+  drawChips(view);
 }
 
 function setMessage(view, text) {
@@ -1145,6 +1152,7 @@ function send(view) {
   view.files = [];
   view.recall = null;
   pin(view);
+  state.lastSent = { text, files };
   const message = { id: "sending", role: "user", turn: "", text, attachments: files, isPending: true };
   setSending(state, { message, isGot: false });
   setMessage(view, "");
