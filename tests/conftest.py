@@ -33,6 +33,8 @@ def _isolated_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         for name in (*_XDG, *_JUPYTER):
             patch.setenv(name, str(home / name.lower()))
         patch.setenv("NBLLM_CORES_FILE", str(home / "cores"))
+        patch.setenv("NBLLM_FOREIGN_STORES", "none")  # for what load_config reads, here and in other processes
+        patch.setattr("nbllm.config.stores.store_folders", lambda store: ())  # for a Config that a test makes
         patch.setenv("NBLLM_CONFIG", str(_empty_file(home / "config.toml")))
         patch.delenv(
             "PYTHONDONTWRITEBYTECODE", raising=False

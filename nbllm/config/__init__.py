@@ -9,7 +9,17 @@ variable counts as not set. A relative path in a file starts at the file's folde
 from __future__ import annotations
 
 from nbllm.config.endpoints import Endpoint, checked_base_url, key_in_environment
+from nbllm.config.ollama import OLLAMA_PORT, ollama_host, ollama_password
 from nbllm.config.settings import Config
 from nbllm.config.sources import load_config
 
-__all__ = ["Config", "Endpoint", "checked_base_url", "key_in_environment", "load_config"]
+__all__ = [
+    "OLLAMA_PORT",
+    "Config",
+    "Endpoint",
+    "checked_base_url",
+    "key_in_environment",
+    "load_config",
+    "ollama_host",
+    "ollama_password",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from nbllm.core.durations import parse_duration
@@ -94,6 +94,17 @@ def origins(name: str, value: object) -> tuple[str, ...]:
         if not isinstance(entry, str) or not _ORIGIN.fullmatch(entry):
             raise ParameterError(name, f'{entry!r} is not an origin; write "https://host:port", "http://host:*" or "*"')
     return tuple(str(entry) for entry in entries)
+
+
+def several_of(allowed: Collection[str]) -> Callable[[str, object], tuple[str, ...]]:
+    def check(name: str, value: object) -> tuple[str, ...]:
+        entries = _entries(name, value, "names")
+        for entry in entries:
+            if entry not in allowed:
+                raise ParameterError(name, f"{entry!r:.100} is none of {', '.join(allowed)}")
+        return tuple(dict.fromkeys(str(entry) for entry in entries))
+
+    return check
 
 
 def aliases(name: str, value: object) -> Mapping[str, str]:

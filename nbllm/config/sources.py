@@ -23,11 +23,16 @@ _READ: Mapping[str, Callable[[str], object]] = {
     "max_queue": int,
     "load_timeout": float,
     "models_dirs": lambda text: [entry for entry in text.split(os.pathsep) if entry],
-    "allow_origins": lambda text: [entry.strip() for entry in text.split(",") if entry.strip()],
+    "foreign_stores": lambda text: _separated(text) if text.strip() != "none" else [],
+    "allow_origins": lambda text: _separated(text),
 }
 """How the text of an environment variable becomes a value, where it is not the text itself."""
 _PATHS = ("models_dir", "cores_file", "runtime_dir", "keys_file", "chats_dir")
 _TABLES = ("aliases", "endpoints")
+
+
+def _separated(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ class ModelInfo:
         kv_bytes_per_token: of an f16 cache over all layers, both K and V.
         loaded: whether this process holds it.
         problem: why it cannot be loaded, "" when it looks well.
+        source: in the list of models, where it comes from: "bundled", "nbllm" (the models folder), "folder" (another
+            one of the settings), "ollama", "huggingface", "lmstudio" or "gpt4all".
     """
 
     name: str
@@ -38,6 +40,7 @@ class ModelInfo:
     has_chat_template: bool = False
     loaded: bool = False
     problem: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ _COLUMNS = (
     "parameters",
     "architecture",
     "context_length",
+    "source",
     "loaded",
     "problem",
     "path",
@@ -24,11 +25,12 @@ _COLUMNS = (
 
 
 def models() -> pd.DataFrame:
-    """The models that `nbllm.load` takes by name: the bundled one, and those in the models folder.
+    """The models that `nbllm.load` takes by name: the bundled one, those in the models folder, and other programs'.
 
     One row a model, from a fast read of the files' metadata: name (str), size_bytes (int), quantization (str),
-    parameters (int, 0 if unknown), architecture (str), context_length (int, what it was trained for), loaded (bool,
-    in this process), problem (str, "" when it looks well), path (str).
+    parameters (int, 0 if unknown), architecture (str), context_length (int, what it was trained for), source (str:
+    "bundled", "nbllm" for the models folder, "folder" for another one of the settings, "ollama", "huggingface",
+    "lmstudio" or "gpt4all"), loaded (bool, in this process), problem (str, "" when it looks well), path (str).
     """
     import pandas as pd
 

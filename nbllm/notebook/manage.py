@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MANUAL = """\
 %llm models                    the models of this machine, as a DataFrame
+%llm pull [NAME]               get a model from the Hugging Face hub, hf:org/repo:Q4_K_M; without a name, what fits here
 %llm load NAME [OPTION=VALUE]  load a model, as nbllm.load does: %llm load smollm2 context_length=4096
 %llm unload [NAME]             free its memory; without a name, that of every loaded model
 %llm attach [NAME]             use the copy that another process holds, or load it into one of its own; cells use it
@@ -50,6 +52,7 @@ class Manager:
         self._desk = desk
         self._commands: dict[str, Callable[[list[str]], Any]] = {
             "models": self._models,
+            "pull": self._pull,
             "load": self._load,
             "unload": self._unload,
             "attach": self._attach,
@@ -98,6 +101,18 @@ class Manager:
         from nbllm.frames.listing import models
 
         return models()
+
+    def _pull(self, words: list[str]) -> None:
+        _expect("pull", words, "[NAME]", 0, 1)
+        from nbllm.config import load_config
+        from nbllm.store.foreign import total_memory
+        from nbllm.store.pulling.typed import pull_typed, suggestions
+
+        config, memory = load_config(), total_memory()
+        if words:
+            self._say(pull_typed(words[0], config=config, memory_bytes=memory, file=sys.stdout))
+        else:
+            self._say(f"{suggestions(config, memory)}\n\nTo get one:  %llm pull NAME")
 
     def _load(self, words: list[str]) -> None:
         _expect("load", words, "NAME [OPTION=VALUE ...]", 1, 100)

@@ -9,18 +9,21 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 
 from nbllm.errors import NbllmError
 
 _HELP = """\
 usage: jupyter nbllm [OPTIONS]
-       jupyter nbllm keys|models|status|doctor [OPTIONS]
+       jupyter nbllm keys|models|pull|status|doctor [OPTIONS]
 
-Serve this machine's language models as OpenAI's API, without notebooks.
+Serve this machine's language models as OpenAI's and Ollama's API, without
+notebooks.
 
 commands:
   keys create|list|revoke     API keys, for other machines and pages
   models                      the models that can be asked for
+  pull [NAME]                 get a model; without a name, what fits here
   status                      what runs: loaded models, and servers
   doctor                      what of this installation works, and what to do
 
@@ -35,8 +38,13 @@ options:
   --debug                     log more
   --help-all                  every option (a file: jupyter_nbllm_config.py)
 
+variables:
+  OLLAMA_HOST                 where to listen, without --ip and --port
+  OLLAMA_BASIC_AUTH           user:password, which everybody is asked for
+
 examples:
   jupyter nbllm
+  jupyter nbllm --port 11434       (Ollama's; its API is there as well)
   jupyter nbllm --port 8080 --model path/to/model.gguf
   jupyter nbllm --NbllmApp.max_loaded_models=1
   KEY=$(jupyter nbllm keys create laptop) && jupyter nbllm --ip 0.0.0.0
@@ -118,7 +126,7 @@ def _wrong_number(words: Sequence[str]) -> str:
         for owner in (NbllmApp.serverapp_class, NbllmApp)
         for name, trait in owner.class_traits(config=True).items()
     }
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         name, equals, value = word.removeprefix("--").partition("=")
         trait = traits.get(settings.get(name, name)) if word.startswith("--") else None
         value = value if equals else following
@@ -147,6 +155,20 @@ def _models(words: Sequence[str]) -> int:
     return _said(status.json_text(found) if as_json else status.models_text(found))
 
 
+def _pull(words: Sequence[str]) -> int:
+    from nbllm.config import load_config
+    from nbllm.store.foreign import total_memory
+    from nbllm.store.pulling.typed import pull_typed, suggestions
+
+    parser = argparse.ArgumentParser(prog="jupyter nbllm pull", description="Get a model from the Hugging Face hub.")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="hf:org/repo, hf:org/repo:Q4_K_M or smollm2:135m")
+    name = parser.parse_args(words).name
+    config, memory = load_config(), total_memory()
+    if name is None:
+        return _said(f"{suggestions(config, memory)}\n\nTo get one:  jupyter nbllm pull NAME\n")
+    return _said(pull_typed(name, config=config, memory_bytes=memory, file=sys.stderr) + "\n")
+
+
 def _status(words: Sequence[str]) -> int:
     from nbllm.config import load_config
     from nbllm.server import status
@@ -170,6 +192,7 @@ def _doctor(words: Sequence[str]) -> int:
 _COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "keys": _keys,
     "models": _models,
+    "pull": _pull,
     "status": _status,
     "doctor": _doctor,
 }

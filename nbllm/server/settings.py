@@ -41,6 +41,7 @@ class Settings(HasTraits):
     model_aliases = _optional(Dict, "Names for models; the name `*` stands for every name that means no model.")
     endpoints = _optional(Dict, "Other servers' models: name to {base_url, model, api_key_env}.")
     models_dir = _optional(Unicode, "The folder whose GGUF files have names.")
+    foreign_stores = _optional(List, "Programs whose models have names too: ollama, huggingface, lmstudio, gpt4all.")
     runtime_dir = _optional(Unicode, "Where running engines leave their records and sockets.")
     context_length = _optional(Int, "Tokens that one conversation may have.")
     max_sequences = _optional(Int, "Requests that run side by side in one model.")
@@ -86,6 +87,10 @@ class Settings(HasTraits):
         except ParameterError as exc:
             name, dot, rest = exc.param.partition(".")
             raise ParameterError(f"NbllmApp.{_TRAITS.get(name, name)}{dot}{rest}", exc.problem) from exc
+
+    def says_what_any_name_means(self) -> bool:
+        """Whether the owner has given "*" a meaning; one that `catches_all` gives it does not count."""
+        return "*" in (load_config().aliases if self.model_aliases is None else self.model_aliases)
 
     def live_config(self) -> Callable[[], Config]:
         """The settings as they are now; a file that was broken meanwhile changes nothing until it is right again."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from nbllm.config import Config, load_config
 from nbllm.core import ModelInfo
 from nbllm.store.gguf import model_info
-from nbllm.store.names import named_models
+from nbllm.store.header import UNREADABLE
+from nbllm.store.known import KnownModel, known_models
 from nbllm.store.parts import model_files
 
 _Stamp = tuple[tuple[str, int, int, int], ...]
@@ -18,27 +19,33 @@ _described: dict[Path, tuple[_Stamp, ModelInfo]] = {}  # assigning an entry is a
 
 
 def list_models(config: Config | None = None, *, loaded: Collection[str] = ()) -> list[ModelInfo]:
-    """Describe the bundled models and those in the models folder, sorted by name.
+    """Describe the models that have names, also those that cannot be read, sorted by name.
 
     Args:
         loaded: the paths of the models that this process holds, as `resolve` returns them.
     """
-    models = named_models(load_config() if config is None else config)
-    infos = [_info(name, path) for name, path in models.items()]
+    models = known_models(load_config() if config is None else config)
+    infos = [_info(name, known) for name, known in models.items()]
     held = {os.fspath(path) for path in loaded}
     return sorted(
         (replace(info, loaded=info.path in held) for info in infos), key=lambda info: (info.name.casefold(), info.name)
     )
 
 
-def _info(name: str, path: Path) -> ModelInfo:
+def _info(name: str, known: KnownModel) -> ModelInfo:
+    if known.problem:
+        return ModelInfo(name=name, path=str(known.path), size_bytes=0, source=known.source, problem=known.problem)
+    return replace(_described_file(known.path), name=name, source=known.source)
+
+
+def _described_file(path: Path) -> ModelInfo:
     """From the last reading, if no file of the model has changed since."""
     stamp = _stamp(path)
     remembered = _described.get(path)
     if remembered is not None and remembered[0] == stamp:
-        return replace(remembered[1], name=name)
-    info = model_info(path, name)
-    if not info.problem:  # a problem may go without a trace in the stamp: rights, a disk that is back
+        return remembered[1]
+    info = model_info(path, path.name)
+    if not info.problem.startswith(UNREADABLE):  # it may go without a trace in the stamp: rights, a disk that is back
         _described[path] = (stamp, info)
     return info
 

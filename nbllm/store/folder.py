@@ -19,15 +19,16 @@ MAX_ENTRIES = 20_000
 def folder_models(folder: Path) -> dict[str, Path]:
     """The first or only files of the models in the folder and below it, by full name, sorted.
 
-    Hidden folders and files, projectors (mmproj*) and later parts of split models are left out.
+    Hidden folders and files, projectors (*mmproj*) and later parts of split models are left out.
     """
-    found = {name: path for name, path in _files(folder) if _is_model(path)}
+    found = {name: path for name, path in _files(folder) if is_model_file(path)}
     return dict(sorted(found.items()))
 
 
-def _is_model(path: Path) -> bool:
+def is_model_file(path: Path) -> bool:
+    """Whether its name is that of a model, or of the first part of a split one."""
     name = path.name.casefold()
-    if not name.endswith(".gguf") or name.startswith((".", "mmproj")):
+    if not name.endswith(".gguf") or name.startswith(".") or "mmproj" in name:
         return False
     part = part_of(path)
     return part is None or part.number == 1

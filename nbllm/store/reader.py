@@ -43,6 +43,12 @@ _SCALARS: Mapping[int, struct.Struct] = {
 # last seven bytes of the length are zero.
 _NEXT_KEY = b"\0" * 7 + b"tokenizer."
 _KEY = re.compile(rb"tokenizer\.[a-z0-9_.]+")
+_MAX_TOKENIZER_KEY_BYTES = 255
+_BEGINNING_BYTES = 512
+_MAX_SPANS = 256
+_spans: dict[tuple[int, bytes], int] = {}
+"""How long string arrays were, by their lengths and beginnings: of ten files, eight share their tokenizers. It is only
+where to look first, and threads need no lock for that."""
 
 
 class DamagedError(Exception):
@@ -95,6 +101,10 @@ class HeaderReader:
         self.position += length
         return self._window[at : at + length]
 
+    def buffered(self) -> tuple[bytes, int]:
+        """The bytes that are read already, and where in them the position is."""
+        return self._window, min(self.position - self._window_start, len(self._window))
+
     def text(self, limit: int, what: str) -> str:
         """A string, with what is not UTF-8 in it replaced."""
         return self.raw_text(limit, what).decode("utf-8", errors="replace")
@@ -112,7 +122,14 @@ class HeaderReader:
             return self.text(MAX_STRING_BYTES, f"the value of {key}")
         if kind == ARRAY_TYPE:
             return self._array(key)
-        return self._numbers(key, kind, 1)[0]
+        scalar = _SCALARS.get(kind)
+        if scalar is None:
+            raise DamagedError(f"is damaged: the value of {key} has the unknown type {kind}")
+        self._keep(_NUMBER_BYTES)
+        at = self._locate(scalar.size)
+        self.position += scalar.size
+        number: Number = scalar.unpack_from(self._window, at)[0]
+        return number
 
     def _keep(self, length: int) -> None:
         self._kept_bytes += length
@@ -158,21 +175,30 @@ class HeaderReader:
 
     def _hop_strings(self, count: int) -> bool:
         """Move to the next key of the tokenizer if there is one where it should be, else stay."""
-        start = self.position + 8 * count
-        found = self._find(_NEXT_KEY, start, start + HOP_BYTES_PER_STRING * count)
-        if found is None:
-            return False
         here = self.position
-        self.position = found - 1
-        if self._is_at_key():
-            self.position, self.has_hopped = found - 1, True
+        beginning = self.raw(min(_BEGINNING_BYTES, self.size - here))
+        known = _spans.get((count, beginning))
+        if known is not None and self._hop_to(here + known):
             return True
-        self.position = here
-        return False
+        start = here + 8 * count
+        found = self._find(_NEXT_KEY, start, start + HOP_BYTES_PER_STRING * count)
+        if found is None or not self._hop_to(found - 1):
+            self.position = here
+            return False
+        if len(_spans) < _MAX_SPANS:
+            _spans[count, beginning] = self.position - here
+        return True
+
+    def _hop_to(self, position: int) -> bool:
+        """Whether there is a key; if so, the position is there."""
+        self.position = position
+        has_key = position + 8 <= min(self.size, MAX_HEADER_BYTES) and self._is_at_key()
+        self.position, self.has_hopped = position, self.has_hopped or has_key
+        return has_key
 
     def _is_at_key(self) -> bool:
         length = self.u64()
-        if self.size - self.position < length + 4:
+        if length > _MAX_TOKENIZER_KEY_BYTES or self.size - self.position < length + 4:
             return False
         known = (STRING_TYPE, ARRAY_TYPE, *_SCALARS)
         return _KEY.fullmatch(self.raw(length)) is not None and self.u32() in known

@@ -8,6 +8,7 @@ import pytest
 from nbllm.notebook.manage import MANUAL
 from tests.notebook.conftest import Notebook
 from tests.notebook.test_cells import ask, desk
+from tests.store.hub import serving, use
 
 
 def test_manual_names_every_command(notebook: Notebook) -> None:
@@ -42,6 +43,27 @@ def test_unload_frees_the_model(notebook: Notebook) -> None:
 def test_models_is_a_table(notebook: Notebook) -> None:
     result: Any = notebook.run("%llm models").result
     assert "quantization" in result.columns
+
+
+def test_pull_without_a_name_is_a_table_of_what_fits(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nbllm.store.foreign.total_memory", lambda: 4 * 10**9)
+    assert notebook.run("%llm pull").success
+    assert "smollm2:135m" in notebook.plain
+    assert "gemma:7b" not in notebook.plain
+    assert notebook.plain.endswith("%llm pull NAME")
+
+
+def test_pull_draws_a_bar_and_says_the_name(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving() as hub:
+        use(hub, monkeypatch)
+        hub.files["org/repo"] = {"m-Q4_0.gguf": bytes(1000)}
+        assert notebook.run("%llm pull hf:org/repo:Q4_0").success
+        assert notebook.plain.startswith("org/repo/m-Q4_0 is here: ")
+        assert "m-Q4_0.gguf: 100%" in capsys.readouterr().out
+        assert notebook.run("%llm pull hf:org/none").success is False
+        assert "no repository org/none" in capsys.readouterr().out
 
 
 def test_reset_begins_a_new_conversation(notebook: Notebook) -> None:
@@ -117,6 +139,9 @@ def test_config_shows_settings_and_templates_shows_folders(notebook: Notebook, t
         pytest.param("modles", "did you mean models?", id="unknown command"),
         pytest.param("load", "write %llm load NAME", id="no name"),
         pytest.param("load toy context_length", "NAME=VALUE", id="option without value"),
+        pytest.param("pull a b", "write %llm pull [NAME]", id="two models to pull"),
+        pytest.param("pull lama3.2:1b", "the closest names: llama3.2:1b", id="unknown model to pull"),
+        pytest.param("pull hf:org/../repo", "does not name a repository of the hub", id="no name to pull"),
         pytest.param("load tou", "toy", id="unknown model"),
         pytest.param("undo", "no conversation yet", id="nothing to undo"),
         pytest.param("history other", "other", id="unknown conversation"),

@@ -16,6 +16,7 @@ from nbllm.runner.listener import UnixAddress
 from nbllm.server import status
 from nbllm.server.command import main
 from tests.store.gguf_writer import gguf, text, u32
+from tests.store.hub import serving, use
 
 TOKEN = "t0ken"
 
@@ -84,12 +85,21 @@ def test_help_shows_commands_options_and_examples(capsys: pytest.CaptureFixture[
     assert max(map(len, said.splitlines())) <= 80
 
 
+def test_no_option_at_all_starts_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[list[str]] = []
+    monkeypatch.setattr("nbllm.server.extension.NbllmApp.launch_instance", begun.append)
+    assert main([]) == 0
+    assert begun == [[]]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         pytest.param(["statsu"], "'statsu' is not a command; did you mean status?", id="misspelt"),
         pytest.param(["key", "list"], "'key' is not a command; did you mean keys?", id="nearly"),
-        pytest.param(["xyz"], "'xyz' is not a command; the commands are keys, models, status, doctor", id="unlike"),
+        pytest.param(
+            ["xyz"], "'xyz' is not a command; the commands are keys, models, pull, status, doctor", id="unlike"
+        ),
         pytest.param(["--prot", "4891"], "--prot is not an option; did you mean --port?", id="option"),
         pytest.param(["--model-name=x"], "--model-name is not an option; did you mean --model?", id="with value"),
         pytest.param(
@@ -206,6 +216,34 @@ def test_no_models_says_how_to_get_one() -> None:
 def test_models_has_the_bundled_one(smollm2_path: Path) -> None:
     found = {model.name: model for model in status.models(Config())}
     assert (found["smollm2"].quantization, found["smollm2"].note) == ("Q4_1", "default")
+
+
+# ---- pull
+
+
+def test_pull_without_a_name_is_a_table_of_what_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nbllm.store.foreign.total_memory", lambda: 4 * 10**9)
+    assert main(["pull"]) == 0
+    out = capsys.readouterr().out
+    assert "smollm2:135m" in out
+    assert "gemma:7b" not in out
+    assert out.endswith("To get one:  jupyter nbllm pull NAME\n")
+
+
+def test_pull_says_the_name_and_draws_the_bar_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving() as hub:
+        use(hub, monkeypatch)
+        hub.files["org/repo"] = {"m-Q4_0.gguf": bytes(1000)}
+        assert main(["pull", "hf:org/repo"]) == 0
+        said = capsys.readouterr()
+        assert said.out.startswith("org/repo/m-Q4_0 is here: ")
+        assert "m-Q4_0.gguf: 100%" in said.err
+        assert main(["pull", "hf:org/none"]) == 1
+        assert capsys.readouterr().err.startswith("jupyter nbllm: there is no repository org/none at ")
 
 
 # ---- status

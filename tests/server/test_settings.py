@@ -27,6 +27,7 @@ GIVEN: dict[str, Any] = {
     "max_queue": 7,
     "load_timeout": 9.0,
     "keys_file": "/keys.json",
+    "foreign_stores": ["gpt4all"],
     "chats_dir": "/chats",
     "allow_origins": ["https://app.example"],
     "share_kernels": False,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nbllm.config import Config
+from nbllm.core import ModelInfo
 from nbllm.store import bundled, catalog, list_models, resolve_listed
 from nbllm.store.bundled import bundled_path
 from nbllm.store.folder import MAX_DEPTH
@@ -110,6 +111,34 @@ def test_list_models_reads_an_unchanged_file_once(
     os.utime(path, ns=(1, 1))
     (again,) = list_models(config)
     assert again.architecture == "read again"
+
+
+def test_list_models_reads_a_damaged_file_once_and_a_closed_one_again(
+    config: Config, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g.write(models_dir / "bad.gguf", b"not a model")
+    g.write(models_dir / "closed.gguf", g.tiny_model())
+    problem = {"bad.gguf": "is bad", "closed.gguf": "cannot be read: Permission denied"}
+    read: list[str] = []
+
+    def model_info(path: Path, name: str) -> ModelInfo:
+        read.append(path.name)
+        return ModelInfo(name=name, path=str(path), size_bytes=1, problem=problem[path.name])
+
+    monkeypatch.setattr(catalog, "model_info", model_info)
+    for _ in range(2):
+        assert [info.problem for info in list_models(config)] == ["is bad", "cannot be read: Permission denied"]
+    assert read == ["bad.gguf", "closed.gguf", "closed.gguf"]
+
+
+def test_list_models_says_where_each_comes_from(config: Config, models_dir: Path, tmp_path: Path) -> None:
+    g.write(models_dir / "own.gguf", g.tiny_model())
+    for name in ("own", "other"):
+        g.write(tmp_path / "more" / f"{name}.gguf", g.tiny_model())
+
+    infos = list_models(replace(config, models_dirs=(tmp_path / "more",)))
+
+    assert {info.name: info.source for info in infos} == {"own": "nbllm", "other": "folder"}
 
 
 def test_list_models_sees_a_part_that_has_gone(config: Config, models_dir: Path) -> None:

@@ -345,6 +345,38 @@ def test_long_vocabulary_is_hopped_over(tmp_path: Path) -> None:
     assert values == {"a": ArrayOf(g.STRING, 1025), "tokenizer.b": 7}
 
 
+def test_vocabularies_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    beginning = [f"token{number}" for number in range(1100)]
+    lengths = []
+    for number, (ending, after) in enumerate([("x", "tokenizer.b"), ("x" * 50, "tokenizer.b"), ("x", "tokenizer.ccc")]):
+        tokens = g.strings([*beginning, ending])
+        path = g.write(tmp_path / f"{number}.gguf", g.gguf({"tokenizer.a": tokens, after: g.u32(number)}))
+        lengths.append(read_metadata(path).values["tokenizer.a"])
+        assert read_metadata(path).values[after] == number
+
+    assert lengths == [ArrayOf(g.STRING, 1101)] * 3
+
+
+@pytest.mark.parametrize("name_bytes", [1, 200, 1024])
+@pytest.mark.parametrize("num_dimensions", [0, 1, 4])
+def test_every_tensor_of_a_long_table_counts(name_bytes: int, num_dimensions: int, tmp_path: Path) -> None:
+    shape = (32,) * num_dimensions
+    size = 32**num_dimensions * 4
+    ends = [(number * 7919) % 300 * 32 for number in range(300)]
+    tensors = [g.Tensor("n" * name_bytes, shape, 0, offset) for offset in ends]
+    header = g.gguf(g.llama_values(), tensors)
+    data_start = -(-len(header) // 32) * 32
+    path = g.write(tmp_path / "x.gguf", header)
+
+    with open(path, "r+b") as file:
+        file.truncate(data_start + max(ends) + size - 1)
+    with pytest.raises(ModelLoadError, match="truncated"):
+        check_complete(path)
+    with open(path, "r+b") as file:
+        file.truncate(data_start + max(ends) + size)
+    check_complete(path)
+
+
 def test_tensor_types_as_ggml_has_them() -> None:
     import ctypes
     import importlib.util

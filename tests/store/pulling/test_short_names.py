@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from nbllm.store.pulling.names import hub_name
+from nbllm.store.pulling.short_names import closest, fitting, short_name
+
+
+def test_every_entry_is_a_name_of_the_hub() -> None:
+    models = fitting(1 << 60)
+    assert len(models) >= 15
+    for model in models:
+        assert hub_name(f"hf:{model.repository}/{model.file}") == model.hub_name
+        assert short_name(model.name) is model
+        assert model.licence
+        assert model.name == model.name.casefold()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("gemma:7b", "gemma:7b"),
+        ("llama2", "llama2:7b"),
+        ("mistral:latest", "mistral:7b"),
+        ("Phi-3.5-Mini", "phi3.5:3.8b"),
+        ("smollm2", "smollm2:135m"),
+    ],
+)
+def test_aliases_and_tags(text: str, name: str) -> None:
+    found = short_name(text)
+    assert found is not None
+    assert found.name == name
+
+
+def test_aliases_lead_to_entries() -> None:
+    for alias in (
+        "smollm2",
+        "qwen2.5",
+        "qwen3",
+        "llama3.2",
+        "llama3.1",
+        "llama2",
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "tinyllama",
+    ):
+        assert short_name(alias) is not None
+    assert short_name("no-such-model") is None
+
+
+def test_fitting_is_sorted_and_bounded() -> None:
+    sizes = [model.size_bytes for model in fitting(3 * 10**9)]
+    assert sizes == sorted(sizes)
+    assert max(sizes) < 3 * 10**9
+    assert fitting(10**8) == []
+
+
+def test_closest_knows_what_was_meant() -> None:
+    assert "llama3.2:1b" in closest("llama3.2:1")
