@@ -78,7 +78,7 @@ class Chunk:
             before the first, whose logprob is nan; one that the engine put there to begin the prompt has no entry.
         error: what ended the answer, with finish_reason "error".
         seed: the seed that was used, in the last chunk.
-        embedding: a unit vector, float32.
+        embedding: a vector, float32, of length 1 unless the request wants the model's own.
         token_logprobs: for a ScoreRequest, the log-likelihood of each token of the continuation; for a ChoiceRequest,
             of each token of the choice and of the end of the turn.
     """

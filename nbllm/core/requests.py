@@ -108,11 +108,16 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:
-    """Texts to turn into unit vectors, answered by one chunk a text, in any order, with `index` set."""
+    """Texts to turn into vectors, answered by one chunk a text, in any order, with `index` set.
+
+    Attributes:
+        unit: vectors of length 1; else of the length that the model gives them, where the engine can tell.
+    """
 
     texts: tuple[str, ...]
     priority: Priority = "interactive"
     timeout_s: float | None = None
+    unit: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -193,17 +193,17 @@ class GenerateJob:
 
 
 class EmbedJob:
-    """Pools the hidden states of a whole text into one unit vector, step by step.
+    """Pools the hidden states of a whole text into one vector, of length 1 if `unit`, step by step.
 
     Pooling here instead of in llama.cpp lets a long text be evaluated in slices, beside sequences that decode.
     """
 
     needs_embeddings = True
 
-    def __init__(self, sequence: Sequence, index: int, pooling: str, clocks: Clocks) -> None:
+    def __init__(self, sequence: Sequence, index: int, pooling: str, clocks: Clocks, *, unit: bool = True) -> None:
         self.sequence, self.clocks = sequence, clocks
         self._index = index
-        self._pooling = pooling
+        self._pooling, self._is_unit = pooling, unit
         self._sum: NDArray[np.float64] | None = None
         self._count = 0
         self._next = 0  # a sequence that lost its state brings outputs that were taken before
@@ -224,7 +224,7 @@ class EmbedJob:
             index=self._index,
             finish_reason=reason,
             error=error,
-            embedding=self._unit() if reason == "stop" else None,
+            embedding=self._pooled() if reason == "stop" else None,
             usage=Usage(prompt_tokens=self.sequence.num_prompt),
             timings=self.clocks.timings(),
         )
@@ -240,13 +240,13 @@ class EmbedJob:
             self._sum += state
             self._count += 1
 
-    def _unit(self) -> NDArray[np.float32] | None:
+    def _pooled(self) -> NDArray[np.float32] | None:
         import numpy as np
 
         if self._sum is None:
             return None
         mean = self._sum / self._count
-        norm = float(np.linalg.norm(mean))
+        norm = float(np.linalg.norm(mean)) if self._is_unit else 0.0
         return (mean / norm if norm else mean).astype(np.float32)
 
 

@@ -314,7 +314,7 @@ class LocalEngine:
         if len(tokens) > self._plan.context_length:
             raise self._overflow(len(tokens))
         sequence = self._sequence(tokens, request.priority, 0, reuses=False)
-        return EmbedJob(sequence, index, self._backend.pooling, Clocks(submitted))
+        return EmbedJob(sequence, index, self._backend.pooling, Clocks(submitted), unit=request.unit)
 
     def _score_job(self, request: ScoreRequest, submitted: float) -> ScoreJob:
         before = self._score_prompt(request)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from nbllm.core import EngineInfo
 from nbllm.errors import NbllmError
 from nbllm.runner import pool
 from nbllm.runner.client import RemoteEngine
@@ -43,6 +44,7 @@ class RunnerState:
         since: when this state began, by the supervisor's clock.
         expires_at: when it is unloaded unless somebody asks, or may be started again; None for not by itself.
         num_active: leases.
+        info: of its engine; None while there is none.
     """
 
     name: str
@@ -52,6 +54,7 @@ class RunnerState:
     since: float
     expires_at: float | None
     num_active: int
+    info: EngineInfo | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -96,6 +99,7 @@ def described(entry: Entry) -> RunnerState:
         since=entry.since,
         expires_at=pool.expires_at(entry) if entry.state == "ready" else None,
         num_active=entry.num_active,
+        info=entry.runner.engine.info if entry.runner is not None else None,
     )
 
 

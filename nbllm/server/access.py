@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from nbllm.errors import ParameterError
 from nbllm.server.attempts import Attempts
-from nbllm.server.credentials import Presented, is_same_secret, presented
+from nbllm.server.credentials import Presented, basic_pair, is_same_secret, presented
 from nbllm.server.keyfile import KeyFileError
 from nbllm.server.keys import Key, KeyStore, Verdict
 from nbllm.server.origins import AllowedOrigins, is_loopback_address, is_loopback_host
@@ -24,6 +24,7 @@ _FORWARDING = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
 _REPAIR_S = 30
 """What a client is told to wait while the keys file is damaged."""
 _OPEN_SCOPES: frozenset[Scope] = frozenset(USUAL_SCOPES)
+_PASSWORD_SCOPES: frozenset[Scope] = ALL_SCOPES - {"kernel"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +47,26 @@ class Policy:
         return f"send the header 'Authorization: Bearer KEY' with {token}a key of  jupyter nbllm keys create"
 
 
-def policy_for(bind: str, *, origins: AllowedOrigins, is_alone: bool, is_under_hub: bool, has_keys: bool) -> Policy:
+def policy_for(
+    bind: str,
+    *,
+    origins: AllowedOrigins,
+    is_alone: bool,
+    is_under_hub: bool,
+    has_keys: bool,
+    has_password: bool = False,
+) -> Policy:
     """The policy of a server that listens on `bind` (Jupyter's `ServerApp.ip`; "" is every address).
 
     Args:
         is_alone: run as `jupyter nbllm`, and not as a part of a notebook server.
         has_keys: there is at least one key.
+        has_password: its owner wants everybody to send a password (OLLAMA_BASIC_AUTH), or a key.
 
     Raises:
         ParameterError: run alone, it would listen to other machines and have no key for anybody.
     """
-    if not is_alone or is_under_hub:
+    if not is_alone or is_under_hub or has_password:
         return Policy(origins=origins, is_alone=is_alone)
     if is_loopback_address(bind):
         return Policy(origins=origins, is_open=True, is_alone=True)
@@ -190,12 +200,20 @@ class Guard:
 
     Args:
         notebook_token: called for each request, as the notebook server may get another one; "" is none.
+        password: "user:password" that opens what a key with all scopes but `kernel` does; None is none.
     """
 
     def __init__(
-        self, policy: Policy, keys: KeyStore, *, notebook_token: Callable[[], str], attempts: Attempts | None = None
+        self,
+        policy: Policy,
+        keys: KeyStore,
+        *,
+        notebook_token: Callable[[], str],
+        attempts: Attempts | None = None,
+        password: str | None = None,
     ) -> None:
         self.policy = policy
+        self._password = password or ""
         self._keys = keys
         self._notebook_token = notebook_token
         self._attempts = Attempts() if attempts is None else attempts
@@ -203,6 +221,8 @@ class Guard:
 
     def check(self, headers: Mapping[str, str], address: str) -> Access:
         """Decide; nothing is counted yet, since the notebook server may know who this is (its cookie, its hub)."""
+        if is_same_secret(basic_pair(headers), self._password):
+            return Access(name="password", scopes=_PASSWORD_SCOPES)
         credentials = presented(headers)
         is_token = is_same_secret(credentials.secret, self._notebook_token())
         verdict: Verdict = Verdict()

@@ -1,7 +1,7 @@
 """The server of `jupyter nbllm`: the model routes, and nothing else of a notebook server.
 
-Its settings come from `jupyter_nbllm_config.py`. The notebook server's own file is not read: what that opens to others
-(an address, a password) is meant for notebooks.
+Its settings come from `jupyter_nbllm_config.py` and from Ollama's variables, OLLAMA_HOST and OLLAMA_BASIC_AUTH. The
+notebook server's own file is not read: what that opens to others (an address, a password) is meant for notebooks.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.serverapp import ServerApp
 from traitlets import default
 
+from nbllm.config import OLLAMA_PORT, ollama_host
 from nbllm.errors import ParameterError
 from nbllm.server.handlers.base import OpenAIHandler
 from nbllm.server.handlers.metrics import MetricsHandler
 from nbllm.server.handlers.models import UnknownPathHandler
+from nbllm.server.handlers.ollama_models import RUNNING
 
 if TYPE_CHECKING:
     from nbllm.server.service import Service
@@ -42,7 +44,10 @@ class RootHandler(OpenAIHandler):
 
     @allow_unauthenticated
     def get(self) -> None:
-        self.finish("nbllm is running; its API is at v1/models\n", set_content_type="text/plain; charset=utf-8")
+        """Ollama's clients look for its very words before they go on, at the port that is its own."""
+        is_ollamas = self.serverapp is not None and self.serverapp.port == OLLAMA_PORT
+        words = RUNNING if is_ollamas else "nbllm is running; its API is at v1/models\n"
+        self.finish(words, set_content_type="text/plain; charset=utf-8")
 
     head = get
 
@@ -69,6 +74,16 @@ class ModelServer(ServerApp):
     def _any_user(self) -> bool:
         """Jupyter warns root because its token runs code; nothing here does."""
         return True
+
+    @default("ip")
+    def _usual_ip(self) -> str:
+        named = ollama_host()
+        return named.ip if named is not None else self._default_ip()
+
+    @default("port")
+    def _usual_port(self) -> int:
+        named = ollama_host()
+        return named.port if named is not None else self._port_default()
 
     # ---- the start
 
@@ -121,8 +136,9 @@ class ModelServer(ServerApp):
         base = f"{self.connection_url.rstrip('/')}/v1"
         service: Service = self.web_app.settings["nbllm_service"]
         key = "" if service.guard.policy.is_open else " -H 'Authorization: Bearer KEY'"
+        others = f"Ollama's API at {base.removesuffix('/v1')}/api, " if self.port == OLLAMA_PORT else ""
         return (
-            f"nbllm serves OpenAI's API at {base} (Ctrl-C stops it). To ask:\n"
+            f"nbllm serves {others}OpenAI's API at {base} (Ctrl-C stops it). To ask:\n"
             f"  curl {base}/chat/completions{key} -H 'Content-Type: application/json' -d '{_WORDS}'"
         )
 

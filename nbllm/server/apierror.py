@@ -10,7 +10,11 @@ from nbllm.wire.openai.errors import error_body
 
 
 class ApiError(web.HTTPError):
-    """A failure that a client can act on; `param` and `code` are what OpenAI's clients branch on."""
+    """A failure that a client can act on; `param` and `code` are what OpenAI's clients branch on.
+
+    Attributes:
+        body: in OpenAI's shape, and `message` for other shapes.
+    """
 
     def __init__(
         self,
@@ -22,6 +26,7 @@ class ApiError(web.HTTPError):
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(status, message.replace("%", "%%"))  # tornado formats what it logs
+        self.message = message
         self.body = error_body(status, message, param=param, code=code)
         self.retry_after_s = retry_after_s
 

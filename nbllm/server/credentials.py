@@ -45,6 +45,12 @@ def presented(headers: Mapping[str, str]) -> Presented:
     return _basic(value) if scheme == "basic" and value else NOTHING
 
 
+def basic_pair(headers: Mapping[str, str]) -> str | None:
+    """The "user:password" of `Authorization: Basic`; None where there is no such thing."""
+    scheme, value = _authorization(headers.get("Authorization"))
+    return _decoded(value) if scheme == "basic" else None
+
+
 def is_same_secret(presented: str | None, expected: str) -> bool:
     """Compare in constant time. Nothing equals an empty `expected`: a server without a token has none to present."""
     if presented is None or not expected:
@@ -64,14 +70,21 @@ def _checked(secret: str) -> Presented:
 
 
 def _basic(value: str) -> Presented:
-    if len(value) > 2 * MAX_LENGTH:
+    pair = _decoded(value)
+    if pair is None:
         return MALFORMED
-    try:
-        user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, ValueError):  # ValueError: not ASCII outside, or not UTF-8 inside
-        return MALFORMED
+    user, _, password = pair.partition(":")
     secret = password or user
     return _checked(secret) if secret else NOTHING
+
+
+def _decoded(value: str) -> str | None:
+    if len(value) > 2 * MAX_LENGTH:
+        return None
+    try:
+        return base64.b64decode(value, validate=True).decode()
+    except (binascii.Error, ValueError):  # ValueError: not ASCII outside, or not UTF-8 inside
+        return None
 
 
 def _digest(secret: str) -> bytes:

@@ -10,7 +10,7 @@ from jupyter_server.extension.application import ExtensionApp
 from traitlets import TraitError
 
 from nbllm._version import __version__
-from nbllm.config import key_in_environment
+from nbllm.config import key_in_environment, ollama_password
 from nbllm.errors import NbllmError, ParameterError
 from nbllm.runner import spawn
 from nbllm.runner.spec import LoadOptions
@@ -21,6 +21,7 @@ from nbllm.server.alone import ModelServer
 from nbllm.server.handlers.embed import EmbeddingsHandler
 from nbllm.server.handlers.generate import ChatHandler, CompletionHandler
 from nbllm.server.handlers.models import HealthHandler, ModelHandler, ModelsHandler, UnknownPathHandler
+from nbllm.server.handlers.ollama_routes import ollama_routes
 from nbllm.server.handlers.stop import StopHandler
 from nbllm.server.handlers.tokens import DetokenizeHandler, InputTokensHandler, TokenizeHandler
 from nbllm.server.kernels import KernelEngines
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class NbllmApp(Settings, ExtensionApp):
-    """Adds the routes under `/v1` to the notebook server, below its base URL."""
+    """Adds the routes under `/v1` and `/nbllm/ollama` to the notebook server, below its base URL."""
 
     name = "nbllm"
     version = __version__
@@ -89,8 +90,16 @@ class NbllmApp(Settings, ExtensionApp):
         live = self.live_config()
         config = live()
         keys = KeyStore(config.keys_file)
-        guard = Guard(self._policy(config, keys), keys, notebook_token=self._notebook_token)
-        self.service = Service(live, guard=guard, router=self._router(config, live), limits=self.limits(config))
+        password = ollama_password() if self._is_alone else None
+        policy = self._policy(config, keys, has_password=password is not None)
+        guard = Guard(policy, keys, notebook_token=self._notebook_token, password=password)
+        self.service = Service(
+            live,
+            guard=guard,
+            router=self._router(config, live),
+            limits=self.limits(config),
+            answers_any_name=self.says_what_any_name_means(),
+        )
         self.settings["nbllm_service"] = self.service
         if self._is_alone:
             self._check_default(config)
@@ -124,6 +133,7 @@ class NbllmApp(Settings, ExtensionApp):
                 (r"/v1/detokenize/?", DetokenizeHandler),
                 (r"/v1/health/?", HealthHandler),
                 (r"/v1(?:/.*)?", UnknownPathHandler),  # last: the first pattern that matches wins
+                *ollama_routes(is_alone=self._is_alone),
             ]
         )
 
@@ -144,13 +154,14 @@ class NbllmApp(Settings, ExtensionApp):
     def _notebook_token(self) -> str:
         return str(self._server.identity_provider.token)
 
-    def _policy(self, config: Config, keys: KeyStore) -> Policy:
+    def _policy(self, config: Config, keys: KeyStore, *, has_password: bool) -> Policy:
         return policy_for(
             self._server.ip,
             origins=AllowedOrigins.parse(config.allow_origins),
             is_alone=self._is_alone,
             is_under_hub=bool(os.environ.get("JUPYTERHUB_API_TOKEN")),
             has_keys=bool(keys.list()),
+            has_password=has_password,
         )
 
     def _router(self, config: Config, live: Any) -> Router:

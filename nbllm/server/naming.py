@@ -56,8 +56,11 @@ class ModelNames:
         self._config, self._endpoints = config, endpoints
         self._headers: dict[Path, tuple[tuple[int, ...], ModelInfo]] = {}  # assigning an entry is atomic
 
-    def target(self, name: str) -> Target:
+    def target(self, name: str, *, by_any: bool = True) -> Target:
         """What a client's name stands for.
+
+        Args:
+            by_any: whether a name that means nothing else means what "*" stands for.
 
         Raises:
             ModelNotFoundError: nothing; the message has the closest names.
@@ -72,7 +75,7 @@ class ModelNames:
         try:
             return self._loadable(_path(name, meant, files, config), files)
         except ModelNotFoundError:
-            if config.catch_all() is None or meant != name:
+            if not by_any or config.catch_all() is None or meant != name:
                 raise
             return self.target(_ANY)
 
@@ -89,6 +92,10 @@ class ModelNames:
                 with contextlib.suppress(NbllmError):
                     found[alias] = self.target(alias)
         return found
+
+    def info(self, path: Path) -> ModelInfo:
+        """What the file says of itself; what is wrong with it is in `problem`."""
+        return self._header(path, _stamp(path))
 
     def _loadable(self, path: Path, files: Mapping[str, Path]) -> Target:
         name = next((known for known, file in files.items() if file == path), path.name)

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec.structs import replace
+
 from nbllm.config import Config
 from nbllm.core import Request
 from nbllm.errors import EngineDeadError, EngineError
-from nbllm.runner.spec import LoadOptions, RunnerSpec
+from nbllm.runner.spec import Key, LoadOptions, RunnerSpec
 from nbllm.server.flight import Flight, FrozenError
 from nbllm.server.kernels import SIGN_WITHIN_S, KernelEngines
 from nbllm.server.naming import ModelNames, Target
@@ -23,7 +25,7 @@ from nbllm.store.hashes import model_hash
 if TYPE_CHECKING:
     from nbllm.engine.interface import Engine
     from nbllm.runner.client import RemoteEngine
-    from nbllm.runner.supervisor import Supervisor
+    from nbllm.runner.supervisor import Lease, Supervisor
 _T = TypeVar("_T")
 _logger = logging.getLogger("nbllm.server")
 
@@ -35,10 +37,12 @@ class Wish:
     Attributes:
         may_use_kernels: whether its key opens the engines that live in kernels.
         keep_alive_s: how long the model stays loaded afterwards; None is the server's default, negative for ever.
+        context_length: tokens that the engine must have room for; the length that the model has learnt is enough.
     """
 
     may_use_kernels: bool = True
     keep_alive_s: float | None = None
+    context_length: int | None = None
 
 
 class Router:
@@ -65,17 +69,18 @@ class Router:
         self._config, self._options = config, options
         self.names = ModelNames(config, endpoints)
         self._too_short: set[Path | None] = set()
+        self._lengths: dict[Key, int] = {}
         self.supervisor, self.kernels, self.endpoints = supervisor, kernels, endpoints
 
-    async def target(self, name: str) -> Target:
-        """What `name` stands for.
+    async def target(self, name: str, *, by_any: bool = True) -> Target:
+        """What `name` stands for; see `ModelNames.target`.
 
         Raises:
             ModelNotFoundError: nothing; the message has the closest names.
             ModelLoadError: a file that its header says cannot be loaded.
             ParameterError: it is no name at all.
         """
-        target = await asyncio.to_thread(self.names.target, name)
+        target = await asyncio.to_thread(self.names.target, name, by_any=by_any)
         self.check_length(target)
         return target
 
@@ -127,7 +132,7 @@ class Router:
         if target.path is None:
             return await Flight.begin(self.endpoints[target.name], request)
         if wish.may_use_kernels:
-            for engine in await self._in_kernels(target.path):
+            for engine in await self._in_kernels(target.path, wish):
                 try:
                     flight = await Flight.begin(engine, request, sign_within_s=SIGN_WITHIN_S)
                 except FrozenError:
@@ -146,28 +151,47 @@ class Router:
         if target.path is None:
             return await asyncio.to_thread(question, self.endpoints[target.name])
         if wish.may_use_kernels:
-            for kernel in await self._in_kernels(target.path):
+            for kernel in await self._in_kernels(target.path, wish):
                 try:
                     return await asyncio.to_thread(question, kernel)
                 except EngineError:
                     self.kernels.pass_over(kernel)
-        async with await self.supervisor.lease(self._spec(target), keep_alive_s=wish.keep_alive_s) as lease:
+        async with await self._lease(target, wish) as lease:
             return await asyncio.to_thread(question, lease.engine)
 
     async def _open_runner(self, target: Target, request: Request, wish: Wish) -> Flight:
         async with contextlib.AsyncExitStack() as held:
-            lease = await self.supervisor.lease(self._spec(target), keep_alive_s=wish.keep_alive_s)
+            lease = await self._lease(target, wish)
             await held.enter_async_context(lease)
             flight = await Flight.begin(lease.engine, request)
             return flight.holding(held.pop_all())
 
-    async def _in_kernels(self, path: Path) -> list[RemoteEngine]:
+    async def _lease(self, target: Target, wish: Wish) -> Lease:
+        """Of a runner with the usual context or, where that is too short for the wish, of one with a longer."""
+        spec, wanted = self._spec(target), _useful_length(wish.context_length or 0, target.context_length)
+        if self._lengths.get(spec.key, wanted) >= wanted:
+            lease = await self.supervisor.lease(spec, keep_alive_s=wish.keep_alive_s)
+            self._lengths[spec.key] = lease.engine.info.context_length
+            if self._lengths[spec.key] >= wanted:
+                return lease
+            lease.release()
+        longer = replace(spec, options=replace(spec.options, context_length=wanted))
+        return await self.supervisor.lease(longer, keep_alive_s=wish.keep_alive_s)
+
+    async def _in_kernels(self, path: Path, wish: Wish) -> list[RemoteEngine]:
         if not self._config().share_kernels or not await self.kernels.records():
             return []
         file_hash = await asyncio.to_thread(model_hash, path)
-        return await self.kernels.with_model(file_hash, self._options.context_length)
+        lengths = [length for length in (self._options.context_length, wish.context_length) if length is not None]
+        return await self.kernels.with_model(file_hash, max(lengths, default=None))
 
     def _spec(self, target: Target) -> RunnerSpec:
         assert target.path is not None
         folder = self._config().runtime_dir
         return RunnerSpec(path=target.path, name=target.name, folder=folder, options=self._options, stamp=target.stamp)
+
+
+def _useful_length(wanted: int, trained: int) -> int:
+    """The next power of two, so that a few lengths do for all who ask; no more than the model has learnt."""
+    enough = 1 << max(0, wanted - 1).bit_length() if wanted else 0
+    return min(enough, trained) if trained else enough

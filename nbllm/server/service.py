@@ -44,10 +44,21 @@ class Service:
 
     Args:
         config: the settings as they are now.
+        answers_any_name: whether the owner has said what every name means that means nothing else ("*"). Where that
+            is only our own choice for GPT4All's clients, Ollama's are told that there is no such model.
     """
 
-    def __init__(self, config: Callable[[], Config], *, guard: Guard, router: Router, limits: Limits) -> None:
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        *,
+        guard: Guard,
+        router: Router,
+        limits: Limits,
+        answers_any_name: bool = False,
+    ) -> None:
         self.config, self.guard, self.router, self.limits = config, guard, router, limits
+        self.answers_any_name = answers_any_name
         self.fingerprint = _fingerprint()
         self.slots = KeySlots()
         self._num_in_flight = 0

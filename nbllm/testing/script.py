@@ -193,8 +193,8 @@ def _numbers(request: Request) -> Iterator[Chunk]:
         for index, text in enumerate(request.texts):
             digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
             vector = noise(int.from_bytes(digest, "little"), EMBEDDING_LENGTH)
-            unit = (vector / np.linalg.norm(vector)).astype(np.float32)
-            yield Chunk(index=index, finish_reason="stop", embedding=unit, usage=Usage(prompt_tokens=len(text)))
+            made = (vector / (np.linalg.norm(vector) if request.unit else 1.0)).astype(np.float32)
+            yield Chunk(index=index, finish_reason="stop", embedding=made, usage=Usage(prompt_tokens=len(text)))
     elif isinstance(request, ScoreRequest):
         entries = tuple(TokenLogprob(byte, bytes([byte]), -1.0) for byte in request.continuation.encode())
         yield Chunk(finish_reason="stop", token_logprobs=entries, usage=Usage(prompt_tokens=len(request.prompt)))

@@ -1,4 +1,4 @@
-"""What every route under `/v1` does alike: reads a body, finds the model, answers in its place in the queue, logs."""
+"""What every route does alike: reads a body, finds the model, answers in its place in the queue, logs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 @web.stream_request_body  # so that a refusal goes out before a large body comes in
 class OpenAIHandler(Entrance):
-    """The base of all routes under `/v1`.
+    """The base of all routes under `/v1`, and of those that speak otherwise.
 
     Attributes:
         route: its name in the counters.
@@ -70,10 +70,14 @@ class OpenAIHandler(Entrance):
         self.user = user
         if unknown:
             self.log.info("nbllm: keys that mean nothing here: %s", ", ".join(unknown))
-        target = await self.service.router.target(name)
+        target = await self.resolved(name)
         self.check_model(name, target.name)
         self.model = target.name
         return target
+
+    async def resolved(self, name: str) -> Target:
+        """Raises ModelNotFoundError and the router's other errors about names."""
+        return await self.service.router.target(name)
 
     def wish(self, keep_alive_s: float | None = None) -> Wish:
         return Wish(may_use_kernels="kernel" in self.access.scopes, keep_alive_s=keep_alive_s)
@@ -81,7 +85,7 @@ class OpenAIHandler(Entrance):
     async def working(self, answer: Callable[[_Call], Awaitable[None]], call: _Call) -> None:
         """Answer a request in its place in the queue, and stop when the client goes away."""
         if self.service.is_full:
-            raise ApiError(429, "The queue is full; ask again in a moment", code="rate_limit_exceeded", retry_after_s=2)
+            raise self.too_busy()
         self._call = call
         with self.take_slot(), self.service.place():
             self._work = asyncio.ensure_future(answer(call))
@@ -93,6 +97,9 @@ class OpenAIHandler(Entrance):
                 self.outcome = CLIENT_GONE
             except NbllmError as error:
                 raise self.failure(error) from error
+
+    def too_busy(self) -> ApiError:
+        return ApiError(429, "The queue is full; ask again in a moment", code="rate_limit_exceeded", retry_after_s=2)
 
     _call: object = None
 

@@ -1,10 +1,11 @@
-"""Sends a stream of events to a client that may be slow, or gone."""
+"""Sends a stream to a client that may be slow, or gone."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,34 @@ if TYPE_CHECKING:
     from nbllm.server.handlers.base import OpenAIHandler
 
 
+def _error_event(error: ApiError) -> bytes:
+    told = error.body["error"]
+    return error_event(error.status_code, told["message"], param=told["param"], code=told["code"])
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a stream is written.
+
+    Attributes:
+        ping: what says nothing; b"" where the format has no such thing.
+        error: the last words of a stream that failed after its headers were sent.
+    """
+
+    content_type: str
+    ping: bytes
+    error: Callable[[ApiError], bytes]
+
+
+EVENTS = Framing("text/event-stream; charset=utf-8", sse.PING, _error_event)
+
+
 class Delivery:
-    """One event stream. Its headers are held back until there is something to say, so that an early error has its
+    """One stream. Its headers are held back until there is something to say, so that an early error has its
     own status; a comment is sent whenever nothing was said for a while, which keeps proxies from closing it."""
 
-    def __init__(self, handler: OpenAIHandler) -> None:
-        self._handler = handler
+    def __init__(self, handler: OpenAIHandler, framing: Framing = EVENTS) -> None:
+        self._handler, self._framing = handler, framing
         self._limits = handler.service.limits
         self._has_begun = self._has_tokens = False
 
@@ -46,14 +69,14 @@ class Delivery:
             await self._send_error(self._handler.failure(error))
 
     async def _send(self, pieces: AsyncGenerator[bytes]) -> None:
-        patience_s = self._limits.hold_s
+        patience_s = self._limits.hold_s if self._framing.ping else None
         following = _next(pieces)
         try:
             while True:
                 done, _ = await asyncio.wait((following,), timeout=patience_s)
-                patience_s = self._limits.ping_s
+                patience_s = self._limits.ping_s if self._framing.ping else None
                 if not done:
-                    await self._write(sse.PING)
+                    await self._write(self._framing.ping)
                     continue
                 try:
                     piece = following.result()
@@ -74,7 +97,7 @@ class Delivery:
         handler = self._handler
         if not self._has_begun:
             self._has_begun = True
-            handler.set_header("Content-Type", "text/event-stream; charset=utf-8")
+            handler.set_header("Content-Type", self._framing.content_type)
             handler.set_header("Cache-Control", "no-cache")
             handler.set_header("X-Accel-Buffering", "no")
         handler.write(data)
@@ -87,9 +110,8 @@ class Delivery:
 
     async def _send_error(self, error: ApiError) -> None:
         self._handler.outcome = error.status_code
-        told = error.body["error"]
         with contextlib.suppress(StreamClosedError):
-            await self._write(error_event(error.status_code, told["message"], param=told["param"], code=told["code"]))
+            await self._write(self._framing.error(error))
 
 
 def _next(pieces: AsyncGenerator[bytes]) -> asyncio.Future[bytes]:

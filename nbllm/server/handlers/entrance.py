@@ -1,8 +1,8 @@
-"""Who comes in under `/v1`, and how those are refused who may not.
+"""Who comes in under `/v1` and to Ollama's routes, and how those are refused who may not.
 
 A key is checked here, before Jupyter's own identity provider is asked, and what it opens are these routes alone.
-No route sets a cookie. Every refusal is JSON in OpenAI's shape: a client that speaks OpenAI's protocol can read neither
-a login page nor Jupyter's error pages.
+No route sets a cookie. Every refusal is JSON in the shape of the protocol, OpenAI's unless a route says otherwise: its
+clients can read neither a login page nor Jupyter's error pages.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ class Entrance(APIHandler):
 
     Attributes:
         scope: what a key needs for this route; None is open to everybody.
+        challenge: the ways to send a key that a 401 names.
     """
 
     scope: Scope | None = "models"
+    challenge = "Bearer"
     _is_by_cookie = False
     _is_closing = False
 
@@ -196,10 +198,14 @@ class Entrance(APIHandler):
         if failure.retry_after_s is not None:
             self.set_header("Retry-After", str(max(1, math.ceil(failure.retry_after_s))))
         if failure.status_code == 401:
-            self.set_header("WWW-Authenticate", "Bearer")
+            self.set_header("WWW-Authenticate", self.challenge)
         if self._is_closing:
             self.set_header("Connection", "close")
-        self.finish(failure.body)
+        self.finish(self.told(failure))
+
+    def told(self, failure: ApiError) -> dict[str, Any]:
+        """The body of a refusal."""
+        return failure.body
 
     def log_exception(self, kind: Any, error: Any, trace: Any) -> None:
         """What the client was told, and can correct, needs no traceback: the access line has its status."""

@@ -79,16 +79,16 @@ def embeddings_body(
     Raises:
         ParameterError: the model's vectors have fewer than `dimensions` numbers.
     """
-    cut = [_cut(vector, dimensions) for vector in vectors]
+    parts = [cut(vector, dimensions) for vector in vectors]
     data = [
         {"object": "embedding", "index": index, "embedding": _base64(vector) if in_base64 else vector.tolist()}
-        for index, vector in enumerate(cut)
+        for index, vector in enumerate(parts)
     ]
     usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
     return {"object": "list", "data": data, "model": model, "usage": usage}
 
 
-def _cut(given: ArrayLike, dimensions: int | None) -> np.ndarray[Any, np.dtype[np.float32]]:
+def cut(given: ArrayLike, dimensions: int | None) -> np.ndarray[Any, np.dtype[np.float32]]:
     """The first numbers, of length 1 again."""
     import numpy as np
 

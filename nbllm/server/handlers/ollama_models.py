@@ -1,0 +1,142 @@
+"""Ollama's routes about models: `/api/tags`, `/api/ps`, `/api/show`, `/api/version`, and what else is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from jupyter_server.auth.decorator import allow_unauthenticated
+
+from nbllm._version import __version__
+from nbllm.errors import NbllmError
+from nbllm.server.apierror import ApiError
+from nbllm.server.handlers.ollama import OllamaHandler
+from nbllm.server.ollama.capabilities import capabilities, metadata
+from nbllm.server.wording import for_clients
+from nbllm.wire.ollama.listing import Listed, ps_entry, show_body, tags_entry
+from nbllm.wire.ollama.shapes import ShowBody, model_of, parsed, unknown
+
+if TYPE_CHECKING:
+    from nbllm.runner.entry import RunnerState
+    from nbllm.server.naming import Target
+
+COMPATIBLE_VERSION = "0.12.11"
+"""Of the Ollama whose API these routes have: clients leave features out, or refuse to go on, below some version."""
+RUNNING = "Ollama is running"
+_FOREVER_S = 100 * 365 * 86_400.0
+
+
+class OllamaTagsHandler(OllamaHandler):
+    """The models that can be asked, by each of their names."""
+
+    route = "api/tags"
+    _track_activity = False  # clients poll this; it must not keep an idle server alive
+
+    @allow_unauthenticated
+    async def get(self) -> None:
+        found = await self.service.router.listed()
+        for name in (self.access.key and self.access.key.models) or ():
+            if name not in found:  # "default", say
+                with suppress(NbllmError):
+                    found[name] = await self.service.router.target(name)
+        opened = [listed(self, name, to) for name, to in found.items() if self.access.may_use(name, to.name)]
+        self.finish({"models": [tags_entry(model) for model in opened]})
+
+
+class OllamaPsHandler(OllamaHandler):
+    """The models that runners of this server hold; what kernels hold is their notebooks' own."""
+
+    route = "api/ps"
+    _track_activity = False
+
+    @allow_unauthenticated
+    async def get(self) -> None:
+        states = [state for state in self.service.router.supervisor.loaded() if state.state == "ready"]
+        opened = [state for state in states if self.access.may_use(state.name)]
+        self.finish({"models": [self._entry(state) for state in opened]})
+
+    def _entry(self, state: RunnerState) -> dict[str, Any]:
+        info = self.service.router.names.info(state.path)
+        model = Listed(name=state.name, digest=_digest(state.path), modified_s=0, info=info)
+        return ps_entry(model, state.info, time.time() + self._left_s(state))
+
+    def _left_s(self, state: RunnerState) -> float:
+        """Until it is unloaded: the supervisor's clock is the monotonic one."""
+        if state.expires_at is not None:
+            return state.expires_at - monotonic()
+        return self.service.config().keep_alive if state.num_active else _FOREVER_S
+
+
+class OllamaShowHandler(OllamaHandler):
+    """One model. `verbose` changes nothing: the lists that it would add, of the vocabulary, are not kept."""
+
+    route = "api/show"
+    _track_activity = False
+
+    @allow_unauthenticated
+    async def post(self) -> None:
+        body, raw = parsed(self.body(), ShowBody)
+        target = await self.target_of(model_of(body), unknown=unknown(raw, ShowBody))
+        model = listed(self, target.name, target)
+        if target.path is None:
+            self.finish(show_body(model, {}, ["completion"]))
+            return
+        with for_clients(target):
+            values = await metadata(target.path)
+        self.finish(show_body(model, values, capabilities(values)))
+
+
+class OllamaVersionHandler(OllamaHandler):
+    """Needs no key: clients ask it first."""
+
+    scope = None
+    route = "api/version"
+    _track_activity = False
+
+    @allow_unauthenticated
+    def get(self) -> None:
+        self.finish({"version": COMPATIBLE_VERSION, "nbllm": __version__})
+
+
+class OllamaRootHandler(OllamaHandler):
+    """Whether anybody is there."""
+
+    scope = None
+    route = "api"
+    _track_activity = False
+
+    @allow_unauthenticated
+    def get(self) -> None:
+        self.finish(RUNNING, set_content_type="text/plain; charset=utf-8")
+
+
+class OllamaUnknownPathHandler(OllamaHandler):
+    """Every other path, for any method."""
+
+    @allow_unauthenticated
+    async def get(self) -> None:
+        raise ApiError(404, f"unknown path ({self.request.method} {self.request.path[:200]})")
+
+    head = post = put = patch = delete = get
+
+
+def listed(handler: OllamaHandler, name: str, target: Target) -> Listed:
+    """A model as lists of Ollama's have it."""
+    if target.path is None:
+        digest = hashlib.sha256(target.name.encode("utf-8", "surrogatepass")).hexdigest()
+        return Listed(name=name, digest=digest, modified_s=0, info=None)
+    info = handler.service.router.names.info(target.path)
+    return Listed(name=name, digest=_digest(target.path), modified_s=target.modified_s, info=info)
+
+
+def _digest(path: Path) -> str:
+    """Another one for every other file, and for every change of one. To hash what is in it would take minutes."""
+    stamp: tuple[int, ...] = ()
+    with suppress(OSError):
+        status = path.stat()
+        stamp = status.st_size, status.st_mtime_ns
+    return hashlib.sha256(f"{path} {stamp}".encode("utf-8", "surrogateescape")).hexdigest()
