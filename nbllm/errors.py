@@ -10,12 +10,13 @@
     ├── ModelError                         a model is not there or cannot be used
     │   ├── ModelNotFoundError             no model of that name
     │   ├── ModelLoadError                 the file is not a usable GGUF
-    │   └── InsufficientMemoryError        the model or its context does not fit into memory
+    │   ├── InsufficientMemoryError        the model or its context does not fit into memory
+    │   └── EndpointError (EngineError)    another server is not there, or did not answer to the end
     └── EngineError                        the engine failed, not the request
         ├── EngineClosedError              used after close(), or in a forked child
         └── EngineDeadError                the engine cannot go on; load the model again
 
-In a notebook an InvalidRequestError or a ModelError is one line that says what to type instead. An EngineError
+In a notebook an InvalidRequestError or a ModelError is one line that says what to type instead. Any other EngineError
 shows its traceback, and so does everything when the environment variable NBLLM_DEBUG is set.
 """
 
@@ -23,6 +24,11 @@ from __future__ import annotations
 
 import os
 import traceback
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class NbllmError(Exception):
@@ -32,9 +38,7 @@ class NbllmError(Exception):
 class _OneLine(NbllmError):
     def _render_traceback_(self) -> list[str]:
         """IPython asks for this instead of a traceback; the user can correct the cause, so one line will do."""
-        if os.environ.get("NBLLM_DEBUG"):  # read here and not in config: the lowest room imports nothing
-            return traceback.format_exception(self)
-        return [f"{type(self).__name__}: {self}"]
+        return traceback.format_exception(self) if _shows_all() else [f"{type(self).__name__}: {self}"]
 
 
 class InvalidRequestError(_OneLine, ValueError):
@@ -131,12 +135,28 @@ class EngineError(NbllmError):
     """The engine failed, not the request."""
 
 
+class EndpointError(ModelError, EngineError):
+    """Another server is not there, or did not answer to the end; what to do about it is not in any traceback."""
+
+
 class EngineClosedError(EngineError):
     """The engine was closed, or this process was forked from the one that owns it."""
 
 
 class EngineDeadError(EngineError):
     """The engine cannot go on; the requests in flight were ended with this error."""
+
+
+def in_one_line(error: BaseException, line: str) -> None:
+    """Let IPython show an interrupt, or another error that is not of the tree, as this line; the first one counts."""
+    if not hasattr(error, "_render_traceback_") and not _shows_all():
+        # No reference to the error itself: a cycle would keep all the frames below it.
+        shown: Callable[[], list[str]] = partial(list[str], (f"{type(error).__name__}: {line}",))
+        error._render_traceback_ = shown  # type: ignore[attr-defined]
+
+
+def _shows_all() -> bool:
+    return bool(os.environ.get("NBLLM_DEBUG"))  # read here and not in config: the lowest room imports nothing
 
 
 def _rounded_up(tokens: int, multiple: int = 256) -> int:

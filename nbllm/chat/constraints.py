@@ -8,10 +8,11 @@ schema in silence. Whoever builds a matcher from a grammar passes `parser_limits
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from nbllm.chat.schemas import INTEGER, bounded
 from nbllm.core import Constraint
 from nbllm.errors import ConstraintError
 
@@ -31,7 +32,17 @@ _JSON_OPTIONS: JsonCompileOptions = {
     "coerce_one_of": False,
     "lenient": False,
 }
-_PLAIN_TYPES: Mapping[object, str] = {dict: "object", list: "array", bool: "boolean", int: "integer", float: "number"}
+_PLAIN_TYPES: Mapping[object, Mapping[str, Any]] = {
+    dict: {"type": "object"},
+    list: {"type": "array"},
+    bool: {"type": "boolean"},
+    int: INTEGER,
+    float: {"type": "number"},
+}
+_EXACT = range(-(2**53), 2**53 + 1)
+"""Integers that llguidance takes as they are when one of them is to be the answer. It rounds others, or crashes."""
+_NAMED_PARTS = frozenset(("properties", "patternProperties", "$defs", "definitions"))
+"""What holds schemas under names of the user's own."""
 _SCHEMA_KEYS = frozenset(
     (
         "type",
@@ -78,8 +89,11 @@ def from_response_format(value: object) -> Constraint | None:
     if isinstance(value, list | tuple):
         return choice(value)
     if isinstance(value, type) and value in _PLAIN_TYPES:
-        return _schema({"type": _PLAIN_TYPES[value]})
+        return _schema(_PLAIN_TYPES[value])
     if callable(getattr(value, "model_json_schema", None)):
+        if not isinstance(value, type):
+            name = type(value).__name__
+            raise ConstraintError(f"response_format: give the class {name:.100} and not one object of it")
         return _from_model(value)
     raise ConstraintError(f"response_format: {value!r:.100} is not a shape; {_FORMS}")
 
@@ -180,7 +194,10 @@ def _from_model(model: Any) -> Constraint:
 
 
 def _closed(schema: Any) -> Any:
-    """No fields but those of the classes, as OpenAI's strict schemas say: a small model makes up ever more of them."""
+    """No fields but those of the classes, as OpenAI's strict schemas say: a small model makes up ever more of them.
+
+    Nor does it stop writing digits, so that integers have an end too.
+    """
     if isinstance(schema, list):
         return [_closed(part) for part in schema]
     if not isinstance(schema, dict):
@@ -188,7 +205,7 @@ def _closed(schema: Any) -> Any:
     closed = {name: _closed(part) for name, part in schema.items()}
     if schema.get("type") == "object" and isinstance(schema.get("properties"), dict):
         closed.setdefault("additionalProperties", False)
-    return closed
+    return bounded(closed)
 
 
 def _schema(schema: Mapping[str, Any] | bool) -> Constraint:
@@ -283,10 +300,10 @@ def _checked_schema(source: str) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise ConstraintError(f"a JSON Schema must be an object that some value satisfies, not {source:.100}")
     total = 0
-    pending: list[Any] = [schema]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, dict):
+    for part, is_value in _parts(schema):
+        if is_value:
+            _check_exact(part)
+        elif isinstance(part, dict):
             properties = part.get("properties")
             count = len(properties) if isinstance(properties, dict) else 0
             total += count
@@ -295,10 +312,29 @@ def _checked_schema(source: str) -> dict[str, Any]:
                     f"the JSON Schema has too many properties: at most {_MAX_PROPERTIES:,} in an object "
                     f"and {_MAX_PROPERTIES_IN_ALL:,} in all are taken"
                 )
-            pending.extend(part.values())
-        elif isinstance(part, list):
-            pending.extend(part)
     return schema
+
+
+def _parts(schema: object) -> Iterator[tuple[object, bool]]:
+    """Every part of a schema, and whether it is a value that the answer may be, or a part of one."""
+    pending: list[tuple[object, bool, bool]] = [(schema, False, False)]
+    while pending:
+        part, is_value, has_names = pending.pop()
+        yield part, is_value
+        if isinstance(part, dict):
+            for name, inner in part.items():
+                of_value = is_value or (not has_names and name in ("enum", "const"))
+                pending.append((inner, of_value, not of_value and not has_names and name in _NAMED_PARTS))
+        elif isinstance(part, list):
+            pending.extend((inner, is_value, False) for inner in part)
+
+
+def _check_exact(value: object) -> None:
+    if isinstance(value, int) and value not in _EXACT:
+        raise ConstraintError(
+            f"the JSON Schema has {value!r:.40} in enum or const, an integer beyond {_EXACT[-1]:,}, which cannot be "
+            "held to exactly; write it as a text"
+        )
 
 
 def _choices(source: str) -> list[str]:

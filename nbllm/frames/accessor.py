@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nbllm.frames.compare.methods import HOMES, ResultMethods
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
     from nbllm.frames.verbs.source import Source
 
-_VERBS, _COMPARE = "nbllm.frames.verbs", "nbllm.frames.compare"
+_VERBS = "nbllm.frames.verbs"
 _HOMES = {
     "map_rows": f"{_VERBS}.mapping",
     "classify": f"{_VERBS}.classifying",
@@ -27,37 +30,36 @@ _HOMES = {
     "search": f"{_VERBS}.embedding",
     "prompts": f"{_VERBS}.prompts",
 }
-HOMES_OF_RESULTS = {
-    "grid": f"{_COMPARE}.grid",
-    "summary": f"{_COMPARE}.summary",
-    "score": f"{_COMPARE}.scoring",
-    "judge": f"{_COMPARE}.judging",
-    "pairwise": f"{_COMPARE}.judging",
-    "differences": f"{_COMPARE}.summary",
-    "confusion": f"{_COMPARE}.golden",
-    "agreement": f"{_COMPARE}.golden",
-    "plot": f"{_COMPARE}.plot",
-    "to_csv": f"{_COMPARE}.export",
-    "to_html": f"{_COMPARE}.export",
-    "to_jsonl": f"{_COMPARE}.export",
-}
-"""Where the methods about a comparison are; each is a function of that name, whose first argument is the frame."""
+HOMES_OF_RESULTS = HOMES
 
 
-class FrameAccessor:
+class FrameAccessor(ResultMethods):
     """`df.llm`: asks a model about each row, all rows together.
 
     Every verb gives a copy of the frame with new columns, the index and the order as they were. A row with a missing
     value among those it uses is not asked, and its new values are missing. Equal rows are asked once; every finished
     answer is in the cache at once, so that an interrupted call goes on where it was when it is made again.
 
-    Besides their own arguments, verbs take the options of `nbllm.Model.chat` (temperature is 0 here unless given; None
-    is the model's own) and
+    Besides their own arguments, verbs take what follows, and the rest of `nbllm.SamplingParams`: top_k, top_p, min_p,
+    typical_p, repeat_penalty, repeat_last_n, presence_penalty, frequency_penalty, logit_bias.
+
+    At temperature 0 a row's text may still differ between two runs that compute it, for the rows that are evaluated
+    beside it change the rounding; the cache gives the same text again, and reproducible=True computes the same.
 
     Args:
+        temperature: how freely tokens are drawn; 0 (default here) takes the likeliest, None is the model's own.
+        max_tokens: of an answer; None is as long as the context has room for, and so it is without it, but for an
+            answer with a form, which has 512 tokens, or 64 a field if that is more.
+        stop: texts that end an answer.
+        response_format, choice, regex, grammar: the shape of an answer, for `map`; the other verbs have their own.
+        reproducible: the same text for the same row whatever else runs, on this machine and build, at some cost in
+            speed.
+        timeout: seconds for each row, waiting included.
+        template_options: variables for the chat template, such as {"enable_thinking": False}.
         model: a name, a path or an `nbllm.Model`; the one that was loaded last, or the default, if not given.
-        into: the name of the new column; one that is there already is never overwritten.
-        system: a system message.
+        into: the name of the new column; one that is there already is never overwritten unless `overwrite` is True.
+        overwrite: replace a column of that name, and those that tell of its answers.
+        system: a system message, sent as it is: columns are filled in in the prompt only.
         examples: a DataFrame of rows with their answers, in the columns that are used and the new ones.
         details: also add {into}_error, _finish_reason, _input_tokens, _output_tokens, _duration_ms and _cached.
         on_error: "keep" (default) leaves a failed row's values missing, and adds {into}_error if there is one; "skip"
@@ -68,9 +70,10 @@ class FrameAccessor:
         progress: True shows a bar, False none; a function is called with the numbers of finished and of all rows.
         max_concurrency: rows that are with the model at a time.
         on_interrupt: "return" gives what is there when it is interrupted.
-        background: return a Job at once, with .progress, .cancel() and .result().
+        background: return a Job at once, with .progress, .cancel() and .result(); `await job` works too.
 
-    The methods from `grid` on are about what `nbllm.compare` gives.
+    What `nbllm.compare` gives has more: grid, summary, pairwise, differences, agreement, confusion, plot, to_csv,
+    to_html and to_jsonl; `score` and `judge` then are about its answers.
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
@@ -106,7 +109,8 @@ class FrameAccessor:
         Args:
             labels: a list, or a dict of labels and what they mean.
             multi: all that fit, as a list.
-            proba: add a column p_<label> for each: its probability as the model has it, among the labels.
+            proba: add a column p_<label> for each, or <into>_p_<label> when `into` is given: its probability as the
+                model has it, among the labels.
         """
         return self._ask("classify", col, labels, multi=multi, proba=proba, into=into, **options)
 
@@ -114,7 +118,8 @@ class FrameAccessor:
         """Take typed columns out of each text: `df.llm.extract("review", "product, stars int, tags list[str]")`.
 
         Args:
-            schema: fields in words, a pydantic model, or a JSON Schema of an object.
+            schema: fields in words, a pydantic model, or a JSON Schema of an object. Words for types are str, int,
+                float, bool, date, datetime and list[...]; `age int?` may be null.
             prefix: what the names of the new columns begin with, here in the place of `into`.
         """
         return self._ask("extract", col, schema, prefix=prefix, **options)
@@ -197,48 +202,6 @@ class FrameAccessor:
         table: pd.DataFrame = self._ask("prompts", prompt, **options)
         return table
 
-    # ---- what nbllm.compare gives
-
-    def grid(self, *args: Any, **options: Any) -> Any:
-        """The answers side by side: see `nbllm.frames.compare.grid.grid`."""
-        return self._of_results("grid", *args, **options)
-
-    def summary(self, *args: Any, **options: Any) -> Any:
-        """Means, errors and differences: see `nbllm.frames.compare.summary.summary`."""
-        return self._of_results("summary", *args, **options)
-
-    def pairwise(self, *args: Any, **options: Any) -> Any:
-        """Which of two models answered better: see `nbllm.frames.compare.judging.pairwise`."""
-        return self._of_results("pairwise", *args, **options)
-
-    def differences(self, *args: Any, **options: Any) -> Any:
-        """Each score's difference between all pairs of models: see `nbllm.frames.compare.summary.differences`."""
-        return self._of_results("differences", *args, **options)
-
-    def agreement(self, *args: Any, **options: Any) -> Any:
-        """Accuracy and F1 against the right answers: see `nbllm.frames.compare.golden.agreement`."""
-        return self._of_results("agreement", *args, **options)
-
-    def confusion(self, *args: Any, **options: Any) -> Any:
-        """What was answered where what was right: see `nbllm.frames.compare.golden.confusion`."""
-        return self._of_results("confusion", *args, **options)
-
-    def plot(self, *args: Any, **options: Any) -> Any:
-        """A score against speed: see `nbllm.frames.compare.plot.plot`."""
-        return self._of_results("plot", *args, **options)
-
-    def to_csv(self, *args: Any, **options: Any) -> Any:
-        """A CSV that no spreadsheet takes for formulas: see `nbllm.frames.compare.export.to_csv`."""
-        return self._of_results("to_csv", *args, **options)
-
-    def to_html(self, *args: Any, **options: Any) -> Any:
-        """The grid as a page: see `nbllm.frames.compare.export.to_html`."""
-        return self._of_results("to_html", *args, **options)
-
-    def to_jsonl(self, *args: Any, **options: Any) -> Any:
-        """For training: see `nbllm.frames.compare.export.to_jsonl`."""
-        return self._of_results("to_jsonl", *args, **options)
-
     # ---- inside
 
     def _ask(self, verb: str, /, *args: Any, **options: Any) -> Any:
@@ -246,13 +209,14 @@ class FrameAccessor:
 
         return _verb(verb)(Source.of_frame(self._frame), *args, **options)
 
+    def _of_results(self, name: str, /, *args: Any, **options: Any) -> Any:
+        with _calm_interrupts():
+            return super()._of_results(name, *args, **options)
+
     def _has_results(self) -> bool:
         from nbllm.frames.compare.columns import REQUIRED
 
         return set(REQUIRED) <= set(self._frame.columns)
-
-    def _of_results(self, name: str, /, *args: Any, **options: Any) -> Any:
-        return getattr(import_module(HOMES_OF_RESULTS[name]), name)(self._frame, *args, **options)
 
 
 class SeriesAccessor:
@@ -327,4 +291,36 @@ class SeriesAccessor:
 
 def _verb(name: str) -> Callable[..., Any]:
     verb: Callable[..., Any] = getattr(import_module(_HOMES[name]), name)
-    return verb
+
+    def called(source: Source, *args: Any, **options: Any) -> Any:
+        if options.get("background"):
+            _check_model(options.get("model"))
+        with _calm_interrupts():
+            return verb(source, *args, **options)
+
+    return called
+
+
+def _check_model(model: Any) -> None:
+    """Refuse a wrong name, which a job would tell only where its result is wanted."""
+    from pathlib import Path
+
+    from nbllm.frames.using import file_of, model_of
+
+    is_url = isinstance(model, str) and model.lower().startswith(("http://", "https://"))
+    if isinstance(model, str | Path) and not is_url:
+        file_of(model)
+    elif model is not None:
+        model_of(model)  # refuses what is no model, and loads nothing
+
+
+@contextmanager
+def _calm_interrupts() -> Iterator[None]:
+    """One that comes before any row is asked, such as while the model is loaded, is shown in one line too."""
+    from nbllm.errors import in_one_line
+
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        in_one_line(interrupt, "it was stopped; run it again")
+        raise

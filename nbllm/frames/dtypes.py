@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def _kinds(schema: object, root: object, depth: int) -> Iterator[str | None]:
     if not isinstance(schema, Mapping) or depth == 0:
         yield OBJECT
     elif "$ref" in schema:
-        yield from _kinds(_resolved(schema["$ref"], root), root, depth - 1)
+        yield from _kinds(resolved(schema["$ref"], root), root, depth - 1)
     elif "enum" in schema or "const" in schema:
         values = schema.get("enum", [schema.get("const")])
         yield from map(_kind_of_value, values if isinstance(values, list) else [values])
@@ -102,7 +103,7 @@ def _kind_of_value(value: object) -> str | None:
     return OBJECT
 
 
-def _resolved(reference: object, root: object) -> object:
+def resolved(reference: object, root: object) -> object:
     """What a `$ref` within the schema points to, None for any other."""
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None
@@ -126,7 +127,7 @@ def _text(value: object) -> str | None:
 def _integer(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if isinstance(value, float) and not value.is_integer():
+    if isinstance(value, float) and not value.is_integer():  # nor is an infinite one
         return None
     return int(value) if int(value) in _INT64 else None
 
@@ -135,9 +136,10 @@ def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        return float(value)
+        number = float(value)
     except OverflowError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _date(value: object) -> datetime.datetime | None:

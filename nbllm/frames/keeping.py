@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbllm.core import EmbedRequest, GenerateRequest
@@ -13,13 +13,17 @@ from nbllm.frames.asks import Ask, Outcome
 from nbllm.frames.landing import outcome_of_response
 from nbllm.session.cache import AnswerCache
 from nbllm.session.cache import cache as users_cache
-from nbllm.session.cachekey import key, versions
+from nbllm.session.cachekey import engine_options, key, versions
 from nbllm.session.response import Response
 from nbllm.store import model_hash
 
 if TYPE_CHECKING:
     from nbllm.session.model import Model
     from nbllm.session.stored import Entry
+
+
+_AUTOMATIC: Mapping[str, Any] = {"kv_type": "automatic"}
+"""Stands for whatever options were chosen, other than the usual, when a model was loaded for a run."""
 
 
 class Keeping:
@@ -35,6 +39,9 @@ class Keeping:
         self._identity = identity or ""
         self._cache = cache if isinstance(cache, AnswerCache) else users_cache
         self._version = versions()
+        self._model, info = model, model.info
+        self._engine = engine_options(info)
+        self._is_late = bool(info.model.path) and not info.kv_type  # it is loaded, if need be, with what fits then
 
     def key(self, ask: Ask) -> str:
         """What says that two rows have the same answer, also where nothing is kept.
@@ -42,17 +49,16 @@ class Keeping:
         Raises:
             ParameterError: a part of the request is not plain data.
         """
-        return key(file_hash=self._identity, request=ask.request, version=self._version)
+        return self._key(ask, self._engine)
 
     def find(self, asks: Mapping[str, Ask]) -> dict[str, Outcome]:
         """What is kept of these, by key. An entry that is not what it should be is as good as none."""
         if not self.is_on or not asks:
             return {}
-        found = {}
-        for name, entry in self._cache.find_many(list(asks)).items():
-            outcome = _read(asks[name], entry)
-            if outcome is not None:
-                found[name] = outcome
+        found = self._found({name: name for name in asks}, asks)
+        if self._is_late:
+            places = {self._key(ask, _AUTOMATIC): name for name, ask in asks.items() if name not in found}
+            found |= self._found(places, asks)
         return found
 
     def put(self, name: str, ask: Ask, response: Response | None, outcome: Outcome) -> None:
@@ -65,11 +71,28 @@ class Keeping:
             return
         if response is not None and isinstance(ask.request, GenerateRequest):
             if is_whole(ask.request, response):
-                self._cache.put(name, response)
+                for place in self._places(name, ask):
+                    self._cache.put(place, response)
         elif outcome.error is None:
             numbers = _written(outcome)
             if numbers is not None:
-                self._cache.put_value(name, numbers)
+                for place in self._places(name, ask):
+                    self._cache.put_value(place, numbers)
+
+    def _key(self, ask: Ask, engine: Mapping[str, Any]) -> str:
+        return key(file_hash=self._identity, request=ask.request, version=self._version, engine=engine)
+
+    def _found(self, places: Mapping[str, str], asks: Mapping[str, Ask]) -> dict[str, Outcome]:
+        """What is kept at the places, by the keys that they are for."""
+        entries = self._cache.find_many(list(places)).items()
+        read = {places[place]: _read(asks[places[place]], entry) for place, entry in entries}
+        return {name: outcome for name, outcome in read.items() if outcome is not None}
+
+    def _places(self, name: str, ask: Ask) -> Sequence[str]:
+        """Where an answer is kept. One of options that nobody asked for is kept for those options, and for the next
+        run that asks for none; what was found before the model was loaded is not taken for that of others."""
+        engine = engine_options(self._model.info) if self._is_late else {}
+        return [self._key(ask, engine), self._key(ask, _AUTOMATIC)] if engine else [name]
 
 
 def identity_of(model: Model) -> str | None:

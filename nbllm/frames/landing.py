@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from nbllm.core import ChoiceRequest, Chunk, GenerateRequest
@@ -14,6 +15,34 @@ from nbllm.errors import ConstraintError, EngineError, NbllmError
 from nbllm.frames.asks import Ask, Outcome, Watch
 from nbllm.frames.dtypes import well_formed
 from nbllm.session.response import Collector, Response
+
+
+class MisfitError(ConstraintError):
+    """An answer is whole, and has the form that was asked for, but the columns have no place for a value of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowAsk(Ask):
+    """A row's request, with what only its verb knows. Of rows that ask the same, the first one's stands for all.
+
+    Attributes:
+        misfit: what of an answer the columns have no place for, None if nothing.
+        name: of the row, which its error begins with; "" where the error stands beside the row.
+    """
+
+    misfit: Callable[[Response], str | None] | None = None
+    name: str = ""
+
+    def named(self, error: NbllmError) -> NbllmError:
+        return of_row(self.name, error) if self.name else error
+
+
+def of_row(name: str, error: NbllmError) -> NbllmError:
+    """A copy of the error that says which row it is of; the engine may raise the same one again."""
+    named = copy.copy(error)
+    named.args = (f"{name}: {error}",)
+    named.__cause__ = error.__cause__
+    return named.with_traceback(error.__traceback__)
 
 
 class Landed(NamedTuple):
@@ -57,7 +86,10 @@ class Flight:
         Raises:
             NbllmError: the engine refuses it.
         """
-        self._ticket = engine.submit(replace(self.ask.request, priority="batch"), self._take)
+        try:
+            self._ticket = engine.submit(replace(self.ask.request, priority="batch"), self._take)
+        except NbllmError as error:
+            raise _named(self.ask, error) from error.__cause__
 
     def cancel(self) -> None:
         if self._ticket is None:  # interrupted while it was given to the engine, if it was
@@ -78,7 +110,7 @@ class Flight:
                 collector.add(chunk)
             response = collector.response()
             return Landed(outcome_of_response(self.ask, response, cached=False), response)
-        return Landed(self._numbers())
+        return Landed(_told(self.ask, self._numbers()))
 
     def _take(self, chunk: Chunk) -> None:
         if self._ended.is_set():
@@ -110,18 +142,44 @@ class Flight:
 
 def outcome_of_response(ask: Ask, response: Response, cached: bool) -> Outcome:
     """One row's answer; it is an error that it was cut before it had the form that it was asked for in."""
+    return _told(ask, _outcome(ask, response, cached))
+
+
+def _outcome(ask: Ask, response: Response, cached: bool) -> Outcome:
     error = _as_error(response.error)
     if error is not None:
         return Outcome(None, error)
     if response.finish_reason == "interrupted":
         return Outcome(None, EngineError("the request ended early; run again"))
-    constraint = ask.request.constraint if isinstance(ask.request, GenerateRequest) else None
-    if constraint is not None and response.finish_reason in ("length", "timeout"):
-        what = "max_tokens" if response.finish_reason == "length" else "timeout"
-        error = ConstraintError(f"the answer was cut by {what} before it had its form; give more, or ask for less")
     timings = response.timings
     plain = replace(response, tokens=(), text=well_formed(response.text), reasoning=well_formed(response.reasoning))
-    return Outcome(plain, error, cached, timings.prefill_s + timings.decode_s)
+    return Outcome(plain, _formless(ask, response), cached, timings.prefill_s + timings.decode_s)
+
+
+def _formless(ask: Ask, response: Response) -> NbllmError | None:
+    """Why an answer that is there is none of the form that was asked for."""
+    request = ask.request
+    if isinstance(request, GenerateRequest) and request.constraint is not None:
+        if response.finish_reason == "timeout":
+            return ConstraintError("the answer was cut by timeout, before it had its form; give a longer timeout=")
+        if response.finish_reason == "length":
+            return ConstraintError(_too_short(request.sampling.max_tokens, response.usage.completion_tokens))
+    misfit = ask.misfit(response) if isinstance(ask, RowAsk) and ask.misfit is not None else None
+    return None if misfit is None else MisfitError(misfit)
+
+
+def _too_short(max_tokens: int | None, num_tokens: int) -> str:
+    if max_tokens is None or 0 < num_tokens < max_tokens:
+        return "the answer was cut where the context was full, before it had its form; load with more context_length="
+    return f"the answer was cut at {max_tokens:,} tokens, before it had its form; give a larger max_tokens="
+
+
+def _told(ask: Ask, outcome: Outcome) -> Outcome:
+    return outcome if outcome.error is None else replace(outcome, error=_named(ask, outcome.error))
+
+
+def _named(ask: Ask, error: NbllmError) -> NbllmError:
+    return ask.named(error) if isinstance(ask, RowAsk) else error
 
 
 def _problem(chunk: Chunk) -> NbllmError | None:

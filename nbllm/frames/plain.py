@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nbllm.errors import NbllmError, ParameterError
+from nbllm.errors import NbllmError, ParameterError, in_one_line
 from nbllm.frames.asks import Ask, Outcome, RunOptions
 from nbllm.frames.jobs import in_background
+from nbllm.frames.landing import RowAsk, of_row
 from nbllm.frames.run import run
 from nbllm.frames.templates import RowTemplate
 from nbllm.frames.using import model_of
 from nbllm.frames.verbs.mapping import Answer, shaped
 from nbllm.frames.verbs.plan import Shots
+from nbllm.frames.verbs.result import tell_of_skipped
 from nbllm.frames.verbs.settings import Settings
 from nbllm.session.response import Response
 
@@ -55,6 +57,9 @@ async def amap(values: Iterable[Any], prompt: str, **options: Any) -> Any:
     stop = threading.Event()
     try:
         return await asyncio.to_thread(task.done, task.settings.run, stop)
+    except asyncio.CancelledError as cancelled:
+        in_one_line(cancelled, "the run was cancelled; what is finished is in the cache")
+        raise
     finally:
         stop.set()
 
@@ -68,6 +73,8 @@ class _Task:
 
     @classmethod
     def of(cls, values: Iterable[Any], prompt: str, options: Mapping[str, Any]) -> _Task:
+        if hasattr(values, "iloc") and hasattr(values, "columns"):
+            raise ParameterError("values", "is a DataFrame; use df.llm.map, whose prompt names columns: {column}")
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
             raise ParameterError("values", f"must be a list of values, not {type(values).__name__}")
         for name in _FRAME_ONLY:
@@ -86,18 +93,22 @@ class _Task:
             for row in self.rows[: len(self.rows) if options.limit is None else int(options.limit)]
         ):
             return [None] * len(self.rows)
-        outcomes = run(model_of(self.settings.model), self._asks(), len(self.rows), options, stop=stop)
-        kept = [outcome for outcome in outcomes if options.on_error != "skip" or not _has_failed(outcome)]
-        return [self._value(outcome) for outcome in kept]
+        asks = self._asks(are_named=options.on_error == "raise")
+        outcomes = run(model_of(self.settings.model), asks, len(self.rows), options, stop=stop)
+        if options.on_error == "skip":
+            _tell_of_skipped(outcomes)
+            outcomes = [outcome for outcome in outcomes if not _has_failed(outcome)]
+        return [self._value(outcome) for outcome in outcomes]
 
-    def _asks(self) -> Iterator[Ask | NbllmError | None]:
+    def _asks(self, *, are_named: bool) -> Iterator[Ask | NbllmError | None]:
         shots = Shots(self.settings)
-        for row in self.rows:
+        for place, row in enumerate(self.rows):
+            name = _name(place) if are_named else ""
             try:
                 text = self.template.render(row)
-                yield None if text is None else Ask(shots.ask(text))
+                yield None if text is None else RowAsk(shots.ask(text), self.answer.misfit, name)
             except NbllmError as error:
-                yield error
+                yield of_row(name, error) if are_named else error
 
     def _value(self, outcome: Outcome | None) -> Any:
         if outcome is None or outcome.error is not None or not isinstance(outcome.value, Response):
@@ -112,6 +123,17 @@ def _keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if row.keys() != rows[0].keys():
             raise ParameterError("values", f"number {place} has other keys than number 0: {list(row)!r:.100}")
     return first
+
+
+def _tell_of_skipped(outcomes: Sequence[Outcome | None]) -> None:
+    failed = [(place, outcome) for place, outcome in enumerate(outcomes) if _has_failed(outcome)]
+    if failed:
+        place, outcome = failed[0]
+        tell_of_skipped(len(failed), len(outcomes), _name(place), str(outcome and outcome.error))
+
+
+def _name(place: int) -> str:
+    return f"number {place:,}"
 
 
 def _has_failed(outcome: Outcome | None) -> bool:

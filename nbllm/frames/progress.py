@@ -25,6 +25,7 @@ class Meter:
         progress: as in `RunOptions`.
         clock: seconds, for tests.
         label: what stands before the bar.
+        started: by the clock, when what is shown began; now if not given.
 
     Attributes:
         done: finished rows.
@@ -36,16 +37,18 @@ class Meter:
         progress: bool | Progress | None,
         clock: Callable[[], float] = time.monotonic,
         label: str = "",
+        started: float | None = None,
     ) -> None:
         self.total, self.done = total, 0
         self._report = progress if callable(progress) else None
         self._shows = progress is True or progress is None
         self._clock, self._label = clock, label
-        self._started = clock()
+        self._started = clock() if started is None else started
         self._first_at: float | None = None  # when a computed row was finished
         self._fastest_s = float("inf")
         self._began_to_compute: float | None = None
         self._computed = 0
+        self._found = 0  # rows that were finished without computing
         self._to_compute = 0
         self._is_exact = True
         self._bar: tqdm[Any] | None = None
@@ -69,7 +72,9 @@ class Meter:
     def advance(self, rows: int, *, computed: int = 0, took_s: float = 0.0) -> None:
         """So many more rows are finished, of which so many were computed just now, in so many seconds of their own."""
         self.done += rows
+        self._found += 0 if computed else rows
         if self._bar is not None:
+            self._bar.initial = self._found
             self._bar.update(rows)
         if self._report is not None and rows:
             self._report(self.done, self.total)
@@ -120,14 +125,18 @@ class Meter:
     def _open(self) -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(
+        bar = self._bar = tqdm(
             desc=self._label or None,
             total=self.total,
             initial=self.done,
             file=sys.stdout,
             unit=" rows",
             mininterval=0.25,
+            delay=1e-9,  # so that it is first drawn with the time that has passed
         )
+        bar.start_t -= self._clock() - self._started
+        bar.initial = self._found  # the others were computed in that time
+        bar.refresh()
 
 
 def say(line: str) -> None:

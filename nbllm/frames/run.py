@@ -12,8 +12,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import Generic, TypeVar
 
-from nbllm.core import EmbedRequest, GenerateRequest
-from nbllm.errors import NbllmError
+from nbllm.core import ChoiceRequest, EmbedRequest, GenerateRequest
+from nbllm.errors import NbllmError, UnsupportedError, in_one_line
 from nbllm.frames.asks import Ask, OnError, OnInterrupt, Outcome, Progress, RunOptions, row_seed
 from nbllm.frames.keeping import Keeping
 from nbllm.frames.landing import Flight
@@ -52,6 +52,7 @@ def run(
 
     Raises:
         NbllmError: the first row's that has one, with on_error="raise".
+        UnsupportedError: the model cannot say how likely choices are, which is so for every row.
         KeyboardInterrupt: it was interrupted; what is finished is in the cache, and it was said how much that is.
         concurrent.futures.CancelledError: `stop` was set, likewise. With on_interrupt="return" neither is raised.
     """
@@ -82,12 +83,13 @@ class _Run(Generic[_Kept]):
         reduce: Callable[[Outcome], _Kept],
         stop: threading.Event,
     ) -> None:
+        begun = time.monotonic()
         info = model.info  # of a model on another server, asking costs a request
         self._engine, self._name, self._num_slots = model.engine, info.model.name, info.max_sequences
         self._options, self._reduce, self._stop = options, reduce, stop
         self._total, self._num_asked = total, total if options.limit is None else min(total, options.limit)
         self._keeping = Keeping(model, options.cache)
-        self._meter = Meter(self._num_asked, options.progress, label=options.label)
+        self._meter = Meter(self._num_asked, options.progress, label=options.label, started=begun)
         self._inbox: queue.SimpleQueue[Flight] = queue.SimpleQueue()
         self._flights: dict[str, Flight] = {}
         self._kept: list[_Kept | None] = []
@@ -99,15 +101,19 @@ class _Run(Generic[_Kept]):
         try:
             for chunk in _chunks(islice(asks, self._num_asked)):
                 self._answer(chunk)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             self._break_off()
             self._meter.say(self._how_far())
             if self._options.on_interrupt == "raise":
+                in_one_line(interrupt, "the run was stopped")
+                _forget_the_wait(interrupt)
                 raise
         except CancelledError:
             self._break_off()
             if self._options.on_interrupt == "raise":
-                raise CancelledError(self._how_far()) from None
+                cancelled = CancelledError(self._how_far())
+                in_one_line(cancelled, self._how_far())
+                raise cancelled from None
         except BaseException:
             self._break_off()
             raise
@@ -166,6 +172,8 @@ class _Run(Generic[_Kept]):
                 flight.start(self._engine)
             except NbllmError as error:
                 del self._flights[key]
+                if isinstance(error, UnsupportedError) and isinstance(ask.request, ChoiceRequest):
+                    raise  # such a request has no options, so what one row cannot have, none can
                 self._settle(key, _failed(error), computed=True)
 
     def _window(self) -> int:
@@ -244,6 +252,12 @@ class _Run(Generic[_Kept]):
 def _chunks(asks: Iterator[Ask | NbllmError | None]) -> Iterator[list[Ask | NbllmError | None]]:
     while chunk := list(islice(asks, _CHUNK)):
         yield chunk
+
+
+def _forget_the_wait(interrupt: KeyboardInterrupt) -> None:
+    """One that came just as the queue was found empty is about the run all the same."""
+    if isinstance(interrupt.__context__, queue.Empty):
+        interrupt.__context__ = interrupt.__context__.__context__
 
 
 def _failed(error: NbllmError) -> Outcome:

@@ -1,16 +1,15 @@
 """The shape of a row's answer, as a constraint for the model and as typed columns for the table.
 
-    "name, age int, tags list[str], born date"     fields; also one a line, and `name: what it means`
+    "name, age int, tags list[str], born date?"    fields, see `nbllm.chat.schemas`
     ["yes", "no"]                                  choices
-    a pydantic model, a JSON Schema, dict, list, bool, "json_object", OpenAI's response_format
+    a pydantic model, a JSON Schema, dict, list, bool, int, "json_object", OpenAI's response_format
 
-Types are str, int, float, bool, date, datetime, and list[...] of one of them.
+A pydantic model stands for its JSON Schema: its validators are not run.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,22 +17,12 @@ from typing import Any
 from nbllm.chat import constraints
 from nbllm.chat.schemas import schema_from_text
 from nbllm.core import Constraint
-from nbllm.errors import ConstraintError
-from nbllm.frames.dtypes import TEXT, dtype_of, fitted
+from nbllm.frames.dtypes import TEXT, dtype_of, fitted, resolved
 
 VALUE = "value"
 """The column of an answer that is no object with fields of its own."""
-_SCALARS: Mapping[str, Mapping[str, str]] = {
-    "str": {"type": "string"},
-    "int": {"type": "integer"},
-    "float": {"type": "number"},
-    "bool": {"type": "boolean"},
-    "date": {"type": "string", "format": "date"},
-    "datetime": {"type": "string", "format": "date-time"},
-}
-_RICH_FIELD = re.compile(
-    r"(?P<name>\s*[\w-]+)\s+(?P<type>list\[\s*\w+\s*\]|date|datetime)(?P<rest>\s*(?:[:,].*)?)", re.S
-)
+_LONGEST = 60
+_MOST_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +56,9 @@ class Shape:
             choices = tuple(json.loads(constraint.source)) if constraint.kind == "choice" else ()
             return cls(constraint, {VALUE: TEXT}, False, choices)
         schema = json.loads(constraint.source)
-        properties = _properties(schema)
-        if properties:
-            return cls(constraint, {name: dtype_of(part, schema) for name, part in properties.items()}, True)
+        fields = _fields(schema)
+        if fields:
+            return cls(constraint, {name: dtype_of(part, schema) for name, part in fields.items()}, True)
         return cls(constraint, {VALUE: dtype_of(schema, schema)}, False)
 
     @property
@@ -81,56 +70,53 @@ class Shape:
         return {"type": "string", "enum": list(self.choices)} if self.choices else {"type": "string"}
 
     @property
+    def fields(self) -> Mapping[str, Any]:
+        """The JSON Schema of each field."""
+        return _fields(self.json_schema)
+
+    @property
     def options(self) -> dict[str, Any]:
         """The keyword option of `Model.chat` that asks for it."""
         return {"choice": list(self.choices)} if self.choices else {"response_format": self.constraint}
 
     def row(self, parsed: object) -> dict[str, Any]:
         """The values of one answer's columns; None for what is not there, null, or not of the column's type."""
+        return {name: fitted(value, self.columns[name]) for name, value in self._values(parsed).items()}
+
+    def misfit(self, parsed: object) -> str | None:
+        """What of an answer `row` has no place for, None if nothing. Not every schema promises what a column needs."""
+        if self.has_fields and parsed is not None and not isinstance(parsed, Mapping):
+            return f"{_shown(parsed)} is no object with fields"
+        for name, value in self._values(parsed).items():
+            if value is not None and fitted(value, self.columns[name]) is None:
+                where = f"{name:.60}: " if self.has_fields else ""
+                return f"{where}{_shown(value)} does not fit into a column of {self.columns[name]}"
+        return None
+
+    def _values(self, parsed: object) -> Mapping[str, object]:
         if not self.has_fields:
-            return {VALUE: fitted(parsed, self.columns[VALUE])}
+            return {VALUE: parsed}
         values = parsed if isinstance(parsed, Mapping) else {}
-        return {name: fitted(values.get(name), dtype) for name, dtype in self.columns.items()}
+        return {name: values.get(name) for name in self.columns}
 
 
 def _constraint(response_format: object) -> Constraint | None:
     if isinstance(response_format, str) and response_format not in ("text", "json_object"):
-        return constraints.from_response_format(_schema_of_text(response_format))
+        return constraints.from_response_format(schema_from_text(response_format))
     return constraints.from_response_format(response_format)
 
 
-def _schema_of_text(text: str) -> dict[str, Any]:
-    """What `schema_from_text` reads, and dates and lists besides."""
-    if text.lstrip().startswith("{"):
-        return schema_from_text(text)
-    separator = "\n" if len(text.strip().splitlines()) > 1 else ","
-    rich: dict[str, dict[str, Any]] = {}
-    parts = [_as_text_field(part, rich) for part in text.split(separator)]
-    schema = schema_from_text(separator.join(parts))
-    for name, kind in rich.items():
-        schema["properties"][name].update(kind)
-    return schema
-
-
-def _as_text_field(part: str, rich: dict[str, dict[str, Any]]) -> str:
-    """A field of text in the place of one of another kind, which is put into `rich`."""
-    match = _RICH_FIELD.fullmatch(part)
-    if match is None:
-        return part
-    rich[match["name"].strip()] = _rich(match["name"].strip(), match["type"])
-    return match["name"] + match["rest"]
-
-
-def _rich(name: str, kind: str) -> dict[str, Any]:
-    if not kind.startswith("list["):
-        return dict(_SCALARS[kind])
-    items = kind.removeprefix("list[").removesuffix("]").strip()
-    if items not in _SCALARS:
-        known = ", ".join(_SCALARS)
-        raise ConstraintError(f"schema: {kind:.100} of {name:.100} is no list that is known; list[...] of {known}")
-    return {"type": "array", "items": dict(_SCALARS[items])}
-
-
-def _properties(schema: object) -> Mapping[str, Any]:
-    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+def _fields(schema: object) -> Mapping[str, Any]:
+    """Of an object; pydantic writes of a class that holds itself where it is."""
+    part = schema
+    for _ in range(_MOST_STEPS):
+        if isinstance(part, Mapping) and "$ref" in part and "properties" not in part:
+            part = resolved(part["$ref"], schema)
+    properties = part.get("properties") if isinstance(part, Mapping) else None
     return properties if isinstance(properties, Mapping) else {}
+
+
+def _shown(value: object) -> str:
+    """As JSON has it, on one line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."

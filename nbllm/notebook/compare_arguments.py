@@ -69,7 +69,12 @@ FLAGS = (
         True,
     ),
     Flag("--judge", "A rubric by which a model grades the answers from 1 to 5.", "TEXT"),
-    Flag("--limit", "Only the first so many answers of each model.", "COUNT", convert=_whole("--limit")),
+    Flag(
+        "--limit",
+        "Only the first so many rows of the data, or prompts, each with all that is asked of it.",
+        "COUNT",
+        convert=_whole("--limit"),
+    ),
     Flag("--output", "Also put the DataFrame into this variable.", "VAR", "-O", variable_for("--output")),
     Flag("--diff", "Mark the words in which the answers differ."),
     Flag("--no-cache", "Ask anew what was answered before."),

@@ -2,7 +2,7 @@
 
     FOLDER/answers.sqlite     one row an answer; `cachefile` draws it
 
-A row that is not right is as good as not there, and a file that cannot be used costs only time.
+A row that is not right is as good as not there, and a file that cannot be used costs only time, which is told once.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ class AnswerCache:
         self._puts = 0
 
     def __repr__(self) -> str:
-        count = self.num_answers
-        return f"<nbllm.AnswerCache of {count:,} answer{'s' * (count != 1)}, {_size(self.num_bytes)}, in {self.path}>"
+        count, problem = self.num_answers, self._file.problem
+        held = f"{count:,} answer{'s' * (count != 1)}, {_size(self.num_bytes)}, in {self.path}"
+        return f"<nbllm.AnswerCache of {held}{problem and f', which cannot be written: {problem}'}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the file for itself."""

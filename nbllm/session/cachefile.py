@@ -67,18 +67,27 @@ class CacheFile:
         self._finalizer: Callable[[], object] | None = None
         self._identity: _Identity | None = None
         self._reads, self._writes = _Patience(), _Patience()
+        self._last_trouble = ""
         _files.add(self)
 
     @property
     def damaged_path(self) -> Path:
         return self.path.with_name(f"{self.path.name}.damaged")
 
+    @property
+    def problem(self) -> str:
+        """Why nothing can be written, or could not when it was last tried; "" if nothing is known to be in the way."""
+        return _obstacle(self.path) or self._last_trouble
+
     def read(self, act: Callable[[sqlite3.Connection], _Result]) -> _Result | None:
         """What `act` returns; None if there is no file, or trouble with it."""
         return self._attempt(act, self._reads, begin=False)
 
     def write(self, act: Callable[[sqlite3.Connection], _Result], *, begin: bool = False) -> _Result | None:
-        """What `act` returns, None after trouble. A file that is not there is made if `begin` says so."""
+        """What `act` returns, None after trouble. A file that is not there is made if `begin` says so.
+
+        What is lost is told once in a process, for whoever relies on it would notice only when it is missing.
+        """
         return self._attempt(act, self._writes, begin=begin)
 
     def close(self) -> None:
@@ -96,15 +105,18 @@ class CacheFile:
                 return None
             begun = time.monotonic()
             try:
-                return self._tried(act, begin=begin)
-            except FileNotFoundError:
-                self.close()
-                return None
+                result = self._tried(act, begin=begin)
             except (sqlite3.Error, OSError, _ForeignError) as error:
-                _logger.debug("%s is left out: %s", self.path, error)
                 self.close()
-                patience.lost(time.monotonic() - begun)
+                if begin:
+                    self._tell(error)
+                if not isinstance(error, FileNotFoundError):
+                    _logger.debug("%s is left out: %s", self.path, error)
+                    patience.lost(time.monotonic() - begun)
                 return None
+            if begin:
+                self._last_trouble = ""
+            return result
 
     def _tried(self, act: Callable[[sqlite3.Connection], _Result], *, begin: bool) -> _Result:
         try:
@@ -126,6 +138,15 @@ class CacheFile:
         connection = self._connection = _opened(self.path)
         self._finalizer = weakref.finalize(self, _close, connection)
         return connection
+
+    def _tell(self, error: Exception) -> None:
+        self._last_trouble = getattr(error, "strerror", None) or str(error)
+        if self.path not in _told:
+            _told.add(self.path)
+            _logger.warning(
+                "answers are not kept, so asking again takes as long again: %s cannot be written (%s)",
+                self.path, self.problem,
+            )  # fmt: skip
 
     def _set_aside(self, error: Exception) -> None:
         damaged = self._identity
@@ -159,6 +180,16 @@ def _make(path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _obstacle(path: Path) -> str:
+    """What can be seen to be in a file's way without touching anything."""
+    there = next((place for place in (path, *path.parents) if os.path.lexists(place)), Path(path.anchor))
+    if there == path and not path.is_file():
+        return "not a file"
+    if there != path and not there.is_dir():
+        return f"{there} is no folder"
+    return "" if os.access(there, os.W_OK) else f"{there} is read-only"
 
 
 def _identity(path: Path) -> _Identity:
@@ -219,6 +250,8 @@ def _close(connection: sqlite3.Connection) -> None:
 _lock = threading.RLock()
 """One for all files, which are few, so that a fork can wait until none is in use."""
 _files: weakref.WeakSet[CacheFile] = weakref.WeakSet()
+_told: set[Path] = set()
+"""Of which it was said that they cannot be written."""
 
 
 def _before_fork() -> None:

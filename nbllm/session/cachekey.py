@@ -10,10 +10,13 @@ from typing import Any
 
 from nbllm.chat.options import checked_options
 from nbllm.chat.toolprompt import described
-from nbllm.core import ChoiceRequest, EmbedRequest, GenerateRequest, Message, SamplingParams
+from nbllm.core import ChoiceRequest, EmbedRequest, EngineInfo, GenerateRequest, Message, SamplingParams
+
+_USUAL_KV = "f16"
+_Request = GenerateRequest | EmbedRequest | ChoiceRequest
 
 
-def key(*, file_hash: str, request: GenerateRequest | EmbedRequest | ChoiceRequest, version: str) -> str:
+def key(*, file_hash: str, request: _Request, version: str, engine: Mapping[str, Any] | None = None) -> str:
     """What says that two requests have the same answer: the model, the prompt, and all that shapes the text.
 
     How long to wait and what to reuse do not; nor do the ids that earlier answers were generated as, which a reopened
@@ -21,12 +24,26 @@ def key(*, file_hash: str, request: GenerateRequest | EmbedRequest | ChoiceReque
 
     Args:
         version: of what computes the answer, as `versions` says.
+        engine: what else of it shapes the text, as `engine_options` says; nothing is an engine with the usual ones.
 
     Raises:
         ParameterError: the template's options are not plain data.
     """
-    whole = {"file": file_hash, "version": version, **_asked(request)}
+    whole = {"file": file_hash, "version": version, **({"engine": dict(engine)} if engine else {}), **_asked(request)}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def engine_options(info: EngineInfo) -> dict[str, Any]:
+    """What is unusual in how an engine was loaded, and changes its answers.
+
+    Keys and values of less precision, and layers on a GPU, which round otherwise.
+    """
+    options: dict[str, Any] = {}
+    if info.kv_type not in ("", _USUAL_KV):
+        options["kv_type"] = info.kv_type
+    if info.gpu_layers:
+        options["gpu_layers"] = info.gpu_layers
+    return options
 
 
 def versions() -> str:
@@ -42,9 +59,9 @@ def versions() -> str:
     return f"nbllm {__version__}, llama-cpp-python {binding}"
 
 
-def _asked(request: GenerateRequest | EmbedRequest | ChoiceRequest) -> Mapping[str, Any]:
+def _asked(request: _Request) -> Mapping[str, Any]:
     if isinstance(request, EmbedRequest):
-        return {"embed": list(request.texts)}
+        return {"embed": list(request.texts), **({} if request.unit else {"unit": False})}
     if isinstance(request, ChoiceRequest):
         return {
             "choices": list(request.choices),

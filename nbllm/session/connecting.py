@@ -31,12 +31,14 @@ def connect(
         api_key: sent to that server only. Without one, OpenAI itself gets the key in OPENAI_API_KEY, others none.
         max_concurrency: requests that go out side by side; more wait.
         timeout: seconds that the server may be silent; None waits as long as a request's own timeout allows.
-        max_retries: when the server is busy or cannot be reached, with growing pauses.
+        max_retries: when the server is busy or cannot be reached, with growing pauses. One that has never answered is
+            tried for a second only.
 
     Raises:
         ModelNotFoundError: none was named and the server has not exactly one; the message lists them.
         ModelError: the server wants a key, or another one.
-        EngineError: the server cannot be reached.
+        EndpointError: the server cannot be reached; the message says what to look at.
+        EngineError: the server failed.
         ParameterError: an argument is of a wrong type or out of range.
     """
     url = checked_base_url("base_url", base_url)

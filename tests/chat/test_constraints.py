@@ -145,6 +145,36 @@ UNSUPPORTED: dict[str, tuple[Constraint, str]] = {
 }
 
 
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**63), 10**19, [1, {"a": 10**400}]], ids=["+", "-", "19", "in it"])
+@pytest.mark.parametrize("word", ["enum", "const"])
+def test_integer_that_would_be_rounded_is_no_choice(word: str, value: Any) -> None:
+    """Of 9007199254740993 llguidance makes 9007199254740992, and -2**63 ends the process."""
+    with pytest.raises(ConstraintError, match=r"integer beyond 9,007,199,254,740,992.*write it as a text"):
+        constraints.grammar(schema(type="object", properties={"a": {word: [value]}}))
+
+
+def test_field_called_like_a_keyword_is_a_schema() -> None:
+    fields = {"enum": {"type": "integer", "maximum": 2**60}, "const": {"type": "string"}}
+    constraint = schema(type="object", properties=fields, required=["enum", "const"], additionalProperties=False)
+    assert accepts(constraint, '{"enum": 1152921504606846976, "const": "a"}')
+
+
+@pytest.mark.parametrize("form", [int, Point], ids=["int", "pydantic"])
+def test_integers_of_a_python_type_have_at_most_18_digits(form: Any) -> None:
+    constraint = constraints.from_response_format(form)
+    assert constraint is not None
+    shown = "{}" if form is int else '{{"x": {}, "label": null}}'
+    for number in (0, -5, 123_456_789_012_345_678, -999_999_999_999_999_872):
+        assert accepts(constraint, shown.format(number))
+    for number in (10**18, -(10**18), 10**30):
+        assert not accepts(constraint, shown.format(number))
+
+
+def test_object_of_a_pydantic_model_is_no_shape() -> None:
+    with pytest.raises(ConstraintError, match="response_format: give the class Point"):
+        constraints.from_response_format(Point(x=1, label=None))
+
+
 @pytest.mark.parametrize(("constraint", "problem"), UNSUPPORTED.values(), ids=UNSUPPORTED.keys())
 def test_unsupported_constraint_says_why_in_one_line(constraint: Constraint, problem: str) -> None:
     with pytest.raises(ConstraintError) as caught:

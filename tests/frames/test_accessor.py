@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nbllm.errors import ParameterError
-from nbllm.frames import accessor
+from nbllm.errors import NbllmError, ParameterError
+from nbllm.frames import accessor, using
 from nbllm.frames.accessor import FrameAccessor, SeriesAccessor
 from nbllm.frames.compare.columns import REQUIRED
+from nbllm.session.options import OPTIONS, TOOLS
 from tests.frames.verbs.replying import replying
 
 QUIET: dict[str, Any] = {"cache": False, "progress": False}
@@ -32,6 +33,39 @@ def test_every_verb_says_what_it_does(kind: type) -> None:
     verbs = {name: value for name, value in vars(kind).items() if not name.startswith("_")}
     assert {"map", "classify", "extract", "filter", "score", "judge", "summarize", "translate"} <= set(verbs)
     assert all(inspect.getdoc(verb) for verb in verbs.values())
+
+
+def test_options_are_listed_by_name() -> None:
+    """Whoever looks here should not have to guess where they are."""
+    text = inspect.getdoc(FrameAccessor) or ""
+    unlisted = {"n", "seed", "logprobs", "top_logprobs", "cache_prompt", "continue_final", *TOOLS}
+    assert [name for name in (*OPTIONS, "model", "into", "cache") if name not in text and name not in unlisted] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        pytest.param("no-such-model", "no model 'no-such-model'", id="name"),
+        pytest.param(5, "must be a name, a path or a Model", id="number"),
+        pytest.param("http://localhost:1/v1", "nbllm.connect", id="address"),
+    ],
+)
+def test_wrong_model_of_a_job_is_refused_at_once(model: Any, says: str) -> None:
+    frame = pd.DataFrame({"a": ["x"]})
+    for rows in (frame, frame["a"]):
+        with pytest.raises(NbllmError, match=says):
+            rows.llm.summarize(*["a"][: rows.ndim - 1], background=True, model=model)
+
+
+def test_interrupt_before_any_row_is_shown_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(using, "load", interrupted)
+    monkeypatch.setattr(using, "loaded_models", list)
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        pd.DataFrame({"a": ["x"]}).llm.map("{a}", model="smollm2", **QUIET)
+    assert interrupt.value._render_traceback_() == ["KeyboardInterrupt: it was stopped; run it again"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["summary", "differences", "agreement", "confusion", "plot", "to_jsonl"])

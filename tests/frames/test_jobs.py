@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from nbllm.session.requests import Options
 from tests.frames.answering import answering
 
 WITHIN_S = 30.0
+_ROOT = Path(__file__).parents[2]
 
 
 def asks(count: int) -> list[Ask]:
@@ -125,12 +127,90 @@ def test_interrupt_ends_the_wait_and_not_the_job() -> None:
         return go_on.wait(WITHIN_S)
 
     job = Job(work)
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  # it may come as soon as it is allowed
+    with pytest.raises(KeyboardInterrupt) as interrupt:  # noqa: PT012  # it may come as soon as it is allowed
         begin.set()
         job.result(WITHIN_S)
     assert not job.done
+    shown = interrupt.value._render_traceback_()  # type: ignore[attr-defined]
+    assert shown == ["KeyboardInterrupt: the wait was ended, and the job runs on; job.cancel() ends it"]
     go_on.set()
     assert job.result(WITHIN_S) is True
+
+
+def test_job_can_be_awaited(tmp_path: Path) -> None:
+    begin = threading.Event()
+
+    async def awaited() -> list[Any]:
+        job = Job(lambda report, stop: begin.wait(WITHIN_S))
+        waiting = asyncio.ensure_future(_value_of(job))
+        await asyncio.sleep(0)
+        begin.set()  # the loop is free
+        return [await waiting, await job]
+
+    assert asyncio.run(awaited()) == [True, True]
+
+
+async def _value_of(job: Job[Any]) -> Any:
+    return await job
+
+
+def test_awaiting_a_job_that_failed_or_was_cancelled_says_so(tmp_path: Path) -> None:
+    def fails(report: Progress, stop: threading.Event) -> None:
+        raise ValueError("no such thing")
+
+    with pytest.raises(ValueError, match="no such thing"):
+        asyncio.run(_value_of(Job(fails)))
+    job = _running(tmp_path, RunOptions(cache=False), most=2)
+    job.cancel()
+    with pytest.raises(CancelledError, match=r"\d/30 done"):
+        asyncio.run(_value_of(job))
+
+
+def test_whoever_awaits_a_job_may_stop_waiting() -> None:
+    go_on = threading.Event()
+    job = Job(lambda report, stop: go_on.wait(WITHIN_S))
+
+    async def impatient() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(_value_of(job), 0)
+
+    asyncio.run(impatient())
+    assert not job.done
+    go_on.set()
+    assert job.result(WITHIN_S) is True
+
+
+_ENDS_EARLY = """
+import atexit
+import sys
+import threading
+from pathlib import Path
+from nbllm.frames.jobs import in_background
+from nbllm.frames.run import RunOptions, run
+from nbllm.session.cache import AnswerCache
+from tests.frames.answering import answering
+from tests.frames.test_jobs import asks
+
+folder = Path(sys.argv[1])
+at_three = threading.Event()
+
+def work(options, stop):
+    model, engine = answering(folder, seed=1, most=3)
+    atexit.register(lambda: print("closed", len(engine.requests), any(ticket.pending for ticket, _ in engine._open)))
+    return run(model, asks(6), 6, options, stop=stop)
+
+options = RunOptions(cache=AnswerCache(folder), progress=lambda done, total: at_three.set() if done == 3 else None)
+job = in_background(options, work, 6)
+at_three.wait()
+"""
+
+
+def test_job_that_ends_with_its_script_says_how_far_it_came(tmp_path: Path) -> None:
+    """Its model may have been loaded after it began, and is closed last all the same."""
+    command = [sys.executable, "-c", _ENDS_EARLY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=_ROOT)
+    assert done.stderr == "a job was ended with its process: 3/6 done, run again to resume\n"
+    assert done.stdout == "closed 6 False\n"
 
 
 def test_end_of_the_process_ends_its_jobs() -> None:

@@ -6,10 +6,12 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import nbllm
 from nbllm.errors import EngineError, ParameterError
+from nbllm.frames.landing import MisfitError
 from nbllm.session.cache import AnswerCache
 from tests.frames.answering import answering
 from tests.frames.verbs.replying import replying
@@ -45,8 +47,20 @@ def test_map_keeps_or_skips_what_failed(on_error: str, answers: list[Any]) -> No
 
 
 def test_map_raises_when_asked_to() -> None:
-    with pytest.raises(EngineError, match="it broke"):
+    with pytest.raises(EngineError, match=r"^number 1: it broke$"):
         nbllm.map(["a", "bad"], "{}", model=replying(_shout)[0], on_error="raise", **QUIET)
+
+
+def test_skipped_values_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    nbllm.map(["a", "bad"], "{}", model=replying(_shout)[0], on_error="skip", **QUIET)
+    assert caplog.messages == ["1 of 2 rows failed and are left out; the first is number 1: it broke"]
+
+
+def test_value_that_does_not_fit_raises_when_asked_to() -> None:
+    options = {"response_format": {"type": "integer"}, "model": replying(lambda _: str(2**63))[0], **QUIET}
+    assert nbllm.map(["a"], "{}", **options) == [None]
+    with pytest.raises(MisfitError, match=r"^number 0: 9223372036854775808 does not fit"):
+        nbllm.map(["a"], "{}", on_error="raise", **options)
 
 
 def test_map_in_the_background_and_with_a_limit() -> None:
@@ -64,6 +78,7 @@ def test_map_of_nothing_needs_no_model(values: list[None]) -> None:
     ("values", "prompt", "options", "says"),
     [
         pytest.param("abc", "{}", {}, "values: must be a list", id="a text"),
+        pytest.param(pd.DataFrame({"a": ["x"]}), "{}", {}, "values: is a DataFrame; use df.llm.map", id="a frame"),
         pytest.param(["a"], "hello", {}, r"write \{\}", id="no place"),
         pytest.param(["a"], "{word}", {}, r"write \{\} for the value", id="a name"),
         pytest.param([{"x": 1}, {"y": 1}], "{x}", {}, "number 1 has other keys", id="keys"),
@@ -90,8 +105,10 @@ def test_a_cancelled_amap_ends_its_run(tmp_path: Path) -> None:
         while engine.num_answered < 1:
             await asyncio.sleep(0.01)
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError) as error:
             await task
+        assert error.value._render_traceback_() == [  # type: ignore[attr-defined]  # IPython's
+            "CancelledError: the run was cancelled; what is finished is in the cache"
+        ]
 
     asyncio.run(cancelled())  # it waits for the thread, which would wait for ever if the run went on
-    assert all(ticket.is_done for ticket in engine.tickets)

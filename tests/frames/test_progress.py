@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,30 @@ def test_bar_comes_while_a_slow_row_is_waited_for(capsys: pytest.CaptureFixture[
     meter.tick()
     assert "0/5" in capsys.readouterr().out
     meter.close()
+
+
+def test_clock_of_a_bar_begins_with_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    clock.now += 3
+    meter = Meter(5, None, clock, started=clock.now - 60)
+    meter.advance(2)
+    meter.close()
+    shown = capsys.readouterr().out
+    assert "2/5 [01:00<" in shown
+    assert "[00:00" not in shown
+
+
+def test_rate_of_a_bar_is_of_the_rows_that_were_computed(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    meter = Meter(1000, True, clock)
+    meter.close()
+    capsys.readouterr()
+    meter = Meter(1000, None, clock, started=clock.now - 10)
+    meter.expect(100, 1000, 0)
+    meter.advance(900)  # from the cache
+    meter.advance(20, computed=20)
+    meter.close()
+    assert re.search(r"920/1000 \[00:10<00:\d\d, +2\.00 rows/s\]", capsys.readouterr().out)
 
 
 def test_function_is_told_of_each_row(tmp_path: Path) -> None:

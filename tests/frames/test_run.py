@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from itertools import repeat
@@ -22,9 +23,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbllm.core import ChoiceRequest, EmbedRequest, GenerateRequest, Message, ModelInfo
-from nbllm.errors import ConstraintError, EngineError, InvalidRequestError, NbllmError, ParameterError
+from nbllm.core import ChoiceRequest, EmbedRequest, GenerateRequest, Message, ModelInfo, Request
+from nbllm.engine.interface import OnChunk
+from nbllm.errors import (
+    ConstraintError,
+    EngineError,
+    InvalidRequestError,
+    NbllmError,
+    ParameterError,
+    UnsupportedError,
+)
 from nbllm.frames import run as module
+from nbllm.frames.compare.late import LateEngine
 from nbllm.frames.keeping import identity_of, is_whole
 from nbllm.frames.landing import outcome_of_response
 from nbllm.frames.run import Ask, Outcome, RunOptions, row_seed, run
@@ -33,7 +43,8 @@ from nbllm.session.model import Model
 from nbllm.session.requests import Options
 from nbllm.session.response import Response
 from nbllm.testing import ScriptedEngine, toy_engine
-from tests.frames.answering import answering, prompt
+from nbllm.testing.script import ScriptedTicket
+from tests.frames.answering import AnsweringEngine, answering, prompt
 
 QUIET = RunOptions(progress=False)
 
@@ -298,6 +309,22 @@ def test_options_are_checked(options: dict[str, Any], problem: str) -> None:
         RunOptions(**options)
 
 
+def test_choices_that_no_row_can_have_are_refused_at_once(tmp_path: Path, quiet: RunOptions) -> None:
+    class Elsewhere(AnsweringEngine):
+        num_refused = 0
+
+        def submit(self, request: Request, on_chunk: OnChunk) -> ScriptedTicket:
+            if isinstance(request, ChoiceRequest):
+                self.num_refused += 1
+                raise UnsupportedError("choose: not over a URL")
+            return super().submit(request, on_chunk)
+
+    engine = Elsewhere(tmp_path / "answering.gguf")
+    with pytest.raises(UnsupportedError, match="choose"):
+        run(Model(engine), [choose(f"row {number}") for number in range(5)], 5, quiet)
+    assert engine.num_refused == 1
+
+
 def test_row_with_several_answers_is_refused() -> None:
     with pytest.raises(ParameterError, match="n: a row has one answer"):
         chat("a", n=2)
@@ -328,6 +355,32 @@ def test_model_is_known_by_its_file(tmp_path: Path, quiet: RunOptions) -> None:
     Path(engine.info.model.path).write_bytes(b"other weights")
     run(model, [chat("a")], 1, quiet)
     assert len(engine.requests) == 2
+
+
+def test_model_is_known_by_how_it_was_loaded(tmp_path: Path, quiet: RunOptions) -> None:
+    for num_asked, kv_type in enumerate(["f16", "q8_0", "f16", "q8_0"], 1):
+        model, engine = answering(tmp_path)
+        engine.info = replace(engine.info, kv_type=kv_type)
+        for ask in (chat("a"), choose("b"), embed("c")):
+            run(model, [ask], 1, quiet)
+        assert len(engine.requests) == (3 if num_asked <= 2 else 0)
+
+
+@pytest.mark.parametrize(("kv_type", "is_known_to"), [("f16", ["f16"]), ("q8_0", ["q8_0"])])
+def test_model_that_is_loaded_for_the_run_is_known_by_what_it_got(
+    tmp_path: Path, quiet: RunOptions, kv_type: str, is_known_to: list[str]
+) -> None:
+    def asked(kv_type: str, *, is_late: bool) -> int:
+        model, engine = answering(tmp_path)
+        found = replace(engine.info, kv_type=kv_type)
+        late = LateEngine(found.model, lambda: Model(engine))
+        engine.info = found
+        run(Model(late) if is_late else model, [chat("a"), embed("b")], 2, quiet)
+        return len(engine.requests)
+
+    assert asked(kv_type, is_late=True) == 2
+    assert asked(kv_type, is_late=True) == 0  # before anything is loaded
+    assert [name for name in ("f16", "q8_0") if not asked(name, is_late=False)] == is_known_to
 
 
 def test_model_without_a_file_is_known_by_what_its_server_states() -> None:
@@ -374,6 +427,52 @@ def test_interrupted_run_may_return_what_it_has(
     outcomes = run(model, rows, 20, replace(quiet, progress=progress, on_interrupt="return", max_concurrency=1))
     assert texts(outcomes) == [*(f"row {number:02}!" for number in range(7)), *[None] * 13]
     assert capsys.readouterr().out == "7/20 done, run again to resume\n"
+
+
+def _interrupt_at(rows: int) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        if done == rows:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_interrupt_is_shown_in_one_line(tmp_path: Path, quiet: RunOptions) -> None:
+    model, _ = answering(tmp_path)
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        run(model, [chat("a"), chat("b")], 2, replace(quiet, progress=_interrupt_at(1), max_concurrency=1))
+    assert interrupt.value._render_traceback_() == ["KeyboardInterrupt: the run was stopped"]  # type: ignore[attr-defined]
+
+
+def test_interrupt_of_a_wait_is_not_about_an_empty_queue(tmp_path: Path) -> None:
+    class Impatient:
+        """Looks when there was nothing to receive, as a signal's handler does."""
+
+        def put(self, flight: Any) -> None:
+            assert flight.is_broken_off
+
+        def get(self, timeout: float) -> Any:
+            try:
+                raise queue.Empty
+            except queue.Empty:
+                raise KeyboardInterrupt  # noqa: B904  # as it comes from a signal
+
+    model, _ = answering(tmp_path, most=0, seed=1)
+    planned = module._Run(model, 1, RunOptions(cache=False), lambda outcome: outcome, threading.Event())
+    planned._inbox = Impatient()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        planned.run([chat("a")])
+    assert interrupt.value.__context__ is None
+
+
+def test_stopped_run_is_shown_in_one_line(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    model, _ = answering(tmp_path)
+    with pytest.raises(CancelledError) as cancelled:
+        run(model, [chat("a")], 1, RunOptions(cache=False, progress=False), stop=stop)
+    line = "CancelledError: 0/1 done, and nothing is kept: there is no cache for this run"
+    assert cancelled.value._render_traceback_() == [line]  # type: ignore[attr-defined]
 
 
 def test_interrupt_without_a_cache_does_not_promise_to_resume(

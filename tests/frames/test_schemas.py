@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from nbllm.chat.schemas import unbounded
 from nbllm.errors import ConstraintError
 from nbllm.frames.dtypes import fitted, typed
 from nbllm.frames.schemas import VALUE, Shape
@@ -27,6 +28,11 @@ class Mood(enum.StrEnum):
 
 class Place(BaseModel):
     city: str
+
+
+class Node(BaseModel):
+    name: str
+    child: Node | None = None
 
 
 class Person(BaseModel):
@@ -65,7 +71,7 @@ def test_fields_of_a_text_are_typed_columns() -> None:
         "born": "datetime64[us]",
         "seen": "datetime64[us, UTC]",
     }
-    properties = found.json_schema["properties"]
+    properties = unbounded(found.json_schema["properties"])
     assert properties["ids"] == {"type": "array", "items": {"type": "integer"}}
     assert properties["seen"] == {"type": "string", "format": "date-time", "description": "when"}
     assert found.json_schema["required"] == list(found.columns)
@@ -84,7 +90,7 @@ def test_fields_on_lines_may_have_commas_in_what_they_mean() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        pytest.param("tags list[strng]", "no list that is known", id="a list of what"),
+        pytest.param("tags list[strng]", "list.strng.. of tags is not one of", id="a list of what"),
         pytest.param("age integer", "not one of", id="an unknown type"),
         pytest.param("a, a date", "there twice", id="the same name"),
         pytest.param("", "no field", id="nothing"),
@@ -143,6 +149,32 @@ def test_answer_without_fields_is_one_column(response_format: object, dtype: str
     assert dict(shape(response_format).columns) == {VALUE: dtype}
 
 
+def test_model_that_holds_itself_has_fields() -> None:
+    found = shape(Node)
+    assert (dict(found.columns), found.has_fields) == ({"name": "str", "child": "object"}, True)
+    assert list(found.fields) == ["name", "child"]
+
+
+def test_field_that_may_be_missing_keeps_its_type() -> None:
+    found = shape("age int?, born: date | None, tags list[str]?")
+    assert dict(found.columns) == {"age": "Int64", "born": "datetime64[us]", "tags": "object"}
+    assert found.misfit({"age": None, "born": None, "tags": None}) is None
+
+
+@pytest.mark.parametrize(
+    ("response_format", "parsed", "problem"),
+    [
+        pytest.param(
+            {"type": "integer"}, 2**63, "9223372036854775808 does not fit into a column of Int64", id="integer"
+        ),
+        pytest.param("a", [1], "[1] is no object with fields", id="no object"),
+        pytest.param({"type": "string", "format": "date"}, "x" * 99, "x... does not fit", id="long"),
+    ],
+)
+def test_misfit_says_what_and_where_to(response_format: object, parsed: object, problem: str) -> None:
+    assert problem in (shape(response_format).misfit(parsed) or "")
+
+
 def test_openais_form_is_looked_into() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     found = shape({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
@@ -173,6 +205,7 @@ _EVERY = "t, i int, f float, b bool, l list[int], d date, m datetime"
         ("i", "5", None),
         ("f", 5, 5.0),
         ("f", 10**400, None),
+        ("f", float("inf"), None),
         ("f", False, None),
         ("b", True, True),
         ("b", 1, None),
@@ -189,6 +222,14 @@ _EVERY = "t, i int, f float, b bool, l list[int], d date, m datetime"
 def test_value_that_does_not_fit_is_missing(name: str, value: object, expected: object) -> None:
     row = shape(_EVERY).row({name: value})
     assert (row[name], type(row[name])) == (expected, type(expected))
+    problem = shape(_EVERY).misfit({name: value})
+    if value is None or expected is not None:
+        assert problem is None
+    else:
+        assert problem is not None
+        assert problem.startswith(f"{name}: ")
+        assert shape(_EVERY).columns[name] in problem
+        assert len(problem) < 150
     assert list(row) == list(shape(_EVERY).columns)
 
 

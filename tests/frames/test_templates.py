@@ -63,6 +63,44 @@ def test_template_that_names_no_column_says_what_to_type(text: str, columns: lis
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
+COLUMNS = ["my col", "Price ($)", "a-b", "1st", "u", "days", "price", "q}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("{my cl}", "did you mean {my col}?"),
+        ("{price ($)}", "did you mean {Price ($)}?"),
+        ("{a-c}", "did you mean {a-b}?"),
+        ("{1ts}", "did you mean {1st}?"),
+        ("{ u }", "did you mean {u}?"),
+        ("{u!r}", "did you mean {u}? Only a format may follow"),
+        ("{u.real}", "did you mean {u}? Only a format may follow"),
+        ("{days[0]}", "did you mean {days}? Only a format may follow"),
+        ("{my col.x}", "did you mean {my col}? Only a format may follow"),
+        ("{prce:.2f}", "did you mean {price}?"),
+        ("{price :.2f}", "did you mean {price}?"),
+        ("{q}}", "'q}', a name with a brace in it cannot stand here: rename the column"),
+    ],
+    ids=repr,
+)
+def test_what_is_nearly_a_column_is_an_error(text: str, hint: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        RowTemplate(f"Of {text}", COLUMNS, "criteria")
+    assert str(caught.value).startswith("criteria: ")
+    assert hint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"u": 1}', "{'u'}", "{u: no}", "{price()}", "{price + 1}", "{7}", "{2,3}", "{ }", "{k:v}", "{u;}", "{a, b}"],
+)
+def test_what_looks_like_code_stays(text: str) -> None:
+    template = RowTemplate(text, COLUMNS)
+    assert (template.names, template.render({})) == ((), text)
+
+
 def test_template_that_is_no_text_is_refused() -> None:
     with pytest.raises(ParameterError, match="prompt: must be a text"):
         RowTemplate(5, ["a"])  # type: ignore[arg-type]
@@ -114,6 +152,33 @@ def test_lists_and_dicts_are_shown_as_json() -> None:
     loop: list[object] = []
     loop.append(loop)
     assert shown(loop) == "[[...]]"
+
+
+@pytest.mark.parametrize(
+    ("value", "as_list"),
+    [
+        pytest.param(np.arange(2000), list(range(2000)), id="a long array"),
+        pytest.param(np.array(["a", "b"], object), ["a", "b"], id="texts"),
+        pytest.param(np.array([np.array([1]), np.array([2, 3])], object), [[1], [2, 3]], id="arrays in an array"),
+        pytest.param({"a": np.array([1.5]), "b": np.int64(1)}, {"a": [1.5], "b": 1}, id="in a dict"),
+        pytest.param(pd.Series([1, 2]), [1, 2], id="a Series"),
+        pytest.param(pd.array([1, None], dtype="Int64"), [1, None], id="an array of pandas"),
+        pytest.param(pd.DataFrame({"a": [1, 2]}), [{"a": 1}, {"a": 2}], id="a frame"),
+        pytest.param(np.array(["2024-01-01", "NaT"], "M8[ns]"), [datetime.datetime(2024, 1, 1), None], id="moments"),
+        pytest.param(pd.Series([pd.Timestamp("2024-01-01", tz="UTC")]), ["2024-01-01 00:00:00+00:00"], id="time zone"),
+    ],
+)
+def test_arrays_are_shown_whole_as_lists_are(value: object, as_list: object) -> None:
+    assert shown(value) == shown(as_list)
+    assert shown(value)[0] in "[{"
+
+
+def test_number_of_numpy_is_shown_as_it_was() -> None:
+    assert (shown(np.float32(0.1)), shown(np.array(3)), shown(np.datetime64("2024-01-01"))) == (
+        "0.1",
+        "3",
+        "2024-01-01",
+    )
 
 
 @given(st.text(alphabet=string.ascii_letters + " \n.,äß\\%"))

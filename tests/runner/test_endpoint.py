@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from nbllm.core import (
@@ -26,6 +30,7 @@ from nbllm.core import (
 from nbllm.engine.interface import iter_chunks
 from nbllm.errors import (
     ContextOverflowError,
+    EndpointError,
     EngineClosedError,
     EngineError,
     InvalidRequestError,
@@ -280,8 +285,92 @@ def test_submit_of_a_server_that_is_not_there_fails_in_one_line() -> None:
         error = _error(engine)
         engine.close()
 
-    assert isinstance(error, EngineError)
-    assert str(error).startswith(f"the connection to {url} failed: ")
+    assert isinstance(error, EndpointError)
+    assert str(error) == f"nothing answers at {url}: start the server there, or check host and port"
+
+
+class _Failing(httpx.AsyncClient):
+    """Cannot connect, for a reason of the test's. Counts how often it was tried."""
+
+    error: Exception = httpx.ConnectError("no")
+    num_tries = 0
+
+    def stream(self, *_: Any, **__: Any) -> Any:
+        _Failing.num_tries += 1
+        raise self.error
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What is slept, of which nothing passes but the clock."""
+    slept: list[float] = []
+    begun, sleep = time.monotonic(), asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        if seconds >= caller_file._FIRST_PAUSE_S / 2:
+            slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(caller_file, "_FIRST_PAUSE_S", 0.25)
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    monkeypatch.setattr(caller_file, "time", SimpleNamespace(monotonic=lambda: begun + sum(slept), time=time.time))
+    return slept
+
+
+def _refused() -> Exception:
+    error = httpx.ConnectError("All connection attempts failed")
+    error.__cause__ = ConnectionRefusedError(111, "refused")
+    return error
+
+
+def _unnamed(number: int) -> Exception:
+    error = httpx.ConnectError("no name")
+    error.__cause__ = socket.gaierror(number, "who?")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        pytest.param(_refused(), r"nothing answers at http://host:1/v1: start the server there", id="refused"),
+        pytest.param(_unnamed(socket.EAI_NONAME), r"there is no host 'host': check the address", id="no such host"),
+        pytest.param(_unnamed(socket.EAI_AGAIN), r"'host' was not found \(who\?\): check the network", id="no names"),
+        pytest.param(httpx.ConnectTimeout(""), r"nothing answered at http://host:1/v1 within 5 s: check", id="silent"),
+        pytest.param(httpx.ConnectError("bad TLS"), r"failed: bad TLS; check the address", id="other"),
+    ],
+)
+def test_server_that_never_answered_is_given_up_soon(
+    error: Exception, says: str, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Failing, "error", error)
+    monkeypatch.setattr(_Failing, "num_tries", 0)
+    monkeypatch.setattr(httpx, "AsyncClient", _Failing)
+    engine = EndpointEngine("http://host:1/v1", "m", max_retries=1000)
+    try:
+        first = _error(engine)
+        tries = _Failing.num_tries
+        assert sum(pauses) < 1
+        pauses.append(1.0)  # it is later
+        assert isinstance(_error(engine), EndpointError)
+    finally:
+        engine.close()
+    assert re.search(says, str(first))
+    assert _Failing.num_tries == tries + 1  # the second request waits for nothing
+
+
+def test_server_that_answered_before_is_tried_as_often_as_was_said(
+    house: Playhouse, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.chat(lambda asked, reply: reply.stream(*chat_events("fine")))
+    engine = EndpointEngine(house.url, "m", max_retries=5)
+    try:
+        assert _text(_all(engine)) == "fine"
+        monkeypatch.setattr(httpx.AsyncClient, "stream", _Failing.stream)
+        monkeypatch.setattr(httpx.AsyncClient, "error", _refused(), raising=False)
+        assert isinstance(_error(engine), EndpointError)
+    finally:
+        engine.close()
+    assert len(pauses) == 5
 
 
 # ---- refusals

@@ -233,6 +233,51 @@ def test_file_that_cannot_be_one_costs_no_answer(answers: AnswerCache, obstacle:
     assert "0 answers" in repr(answers)
 
 
+def test_cache_that_cannot_be_written_is_told_once(answers: AnswerCache, caplog: pytest.LogCaptureFixture) -> None:
+    answers.folder.write_text("a file")
+    reason = f"{answers.folder} is no folder"
+    assert repr(answers).endswith(f", which cannot be written: {reason}>")
+    assert not caplog.records  # looking is not losing
+    for cache in (answers, answers, reopened(answers)):
+        cache.put(KEY, ANSWER)
+        cache.get(KEY)
+    (line,) = caplog.messages
+    assert line.startswith("answers are not kept")
+    assert line.endswith(f"{answers.path} cannot be written ({reason})")
+
+
+def test_trouble_that_is_over_is_not_told_any_more(answers: AnswerCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cachefile, "BUSY_S", 0.01)
+    monkeypatch.setattr(cachefile, "_REST", 0)
+    answers.put(KEY, ANSWER)
+    with database(answers) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        answers.put(OTHER_KEY, ANSWER)
+        assert repr(answers).endswith("which cannot be written: database is locked>")
+        holder.execute("ROLLBACK")
+    answers.put(OTHER_KEY, ANSWER)
+    assert "cannot" not in repr(answers)
+
+
+@posix
+@forks
+def test_repr_says_that_a_file_is_read_only(answers: AnswerCache) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        AnswerCache(folder).put(KEY, ANSWER)
+        gc.collect()
+        for path, mode in ((folder / "answers.sqlite", 0o444), (folder, 0o555)):
+            path.chmod(mode)
+
+        def look() -> None:
+            if not os.geteuid():
+                os.setuid(65534)  # rights do not stop root
+            assert repr(AnswerCache(folder)).endswith("answers.sqlite is read-only>")
+
+        assert succeeds_in_child(look)
+        folder.chmod(0o755)
+
+
 @posix
 @forks
 def test_file_that_may_not_be_written_is_read(answers: AnswerCache) -> None:

@@ -21,7 +21,8 @@ from nbllm.core import (
     ToolCall,
 )
 from nbllm.errors import ParameterError
-from nbllm.session.cachekey import key, versions
+from nbllm.session.cachekey import engine_options, key, versions
+from nbllm.testing import ScriptedEngine
 
 REQUEST = GenerateRequest(messages=(Message("system", "s"), Message("user", "q", reasoning="r", name="n")))
 CHOICE = ChoiceRequest(messages=(Message("user", "q"),), choices=("yes", "no"))
@@ -128,6 +129,21 @@ def test_keys_of_model_and_version_differ() -> None:
     assert len({key_of(REQUEST), key_of(REQUEST, file_hash="g"), key_of(REQUEST, version="w")}) == 3
 
 
+def test_keys_of_unusual_engines_differ() -> None:
+    usual = ScriptedEngine().info
+    infos = [usual, replace(usual, kv_type="q8_0"), replace(usual, gpu_layers=12)]
+    keys = [key(file_hash="f", request=REQUEST, version="v", engine=engine_options(info)) for info in infos]
+    assert len(set(keys)) == 3
+    assert keys[0] == key_of(REQUEST)
+
+
+@pytest.mark.parametrize("name", ["max_sequences", "kv_tokens", "context_length"])
+def test_key_stays_with_what_an_engine_holds(name: str) -> None:
+    usual = ScriptedEngine().info
+    changed: dict[str, Any] = {name: 99}
+    assert engine_options(replace(usual, **changed)) == engine_options(usual) == {}
+
+
 def test_keys_of_the_three_forms_differ() -> None:
     forms = [GenerateRequest(text="1"), GenerateRequest(tokens=(1,)), GenerateRequest(messages=(Message("user", "1"),))]
     assert len(set(map(key_of, forms))) == 3
@@ -221,12 +237,13 @@ def test_key_of_choices_with_an_option_that_is_no_data_is_refused() -> None:
         key_of(replace(CHOICE, template_options={"x": object()}))
 
 
-def test_key_of_texts_to_embed_is_of_the_texts_alone() -> None:
+def test_key_of_texts_to_embed_is_of_the_texts_and_the_length() -> None:
     request = EmbedRequest(texts=("a", "b"))
     assert key_of(replace(request, timeout_s=1.0, priority="batch")) == key_of(request)
     others = [EmbedRequest(texts=texts) for texts in (("a",), ("b", "a"), ("ab",), ("a,b",), ())]
     assert len({key_of(request), *map(key_of, others)}) == 6
-    assert {spec.name for spec in fields(EmbedRequest)} == {"texts", "timeout_s", "priority"}
+    assert key_of(replace(request, unit=False)) != key_of(request)
+    assert {spec.name for spec in fields(EmbedRequest)} == {"texts", "unit", "timeout_s", "priority"}
 
 
 def test_keys_of_the_kinds_of_requests_differ() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 
 import nbllm
-from nbllm.errors import EngineError, ModelNotFoundError, ParameterError
+from nbllm.errors import EndpointError, EngineError, ModelNotFoundError, ParameterError
 from tests.runner.plays import Playhouse, delta, playhouse
 
 
@@ -71,6 +72,16 @@ def test_connect_to_something_else_says_so(house: Playhouse) -> None:
 
     with pytest.raises(EngineError, match="is no list of models"):
         nbllm.connect(house.url)
+
+
+def test_connect_to_nobody_is_one_line_that_says_what_to_do() -> None:
+    with socket.socket() as taken:  # bound and not listening: refused
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        with pytest.raises(EndpointError) as refusal:
+            nbllm.connect(url, max_retries=0)
+    (line,) = refusal.value._render_traceback_()
+    assert line == f"EndpointError: nothing answers at {url}: start the server there, or check host and port"
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1"], ids=["bare", "v1"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, NamedTuple
 
 from nbllm.core import Message
@@ -54,7 +53,7 @@ class Cells:
 
     Args:
         expected: where the expected answers are, None when there are none.
-        limit: only so many cells.
+        limit: only so many cases, or without a table so many prompts; each with all that is asked of it.
     """
 
     prompts: Sequence[PromptTemplate]
@@ -75,19 +74,27 @@ class Cells:
         return [self.table.rows[cell.case][column] for cell in self]
 
     def __len__(self) -> int:
-        whole = len(self.prompts) * len(self.table.rows) * len(self.params) * self.repeat
-        return whole if self.limit is None else min(whole, self.limit)
+        num_cases, num_prompts = self._limited()
+        return num_cases * num_prompts * len(self.params) * self.repeat
 
     def __iter__(self) -> Iterator[Cell]:
-        """Case by case, so that a limit takes the first cases with all that is asked of them."""
-        every = (
+        num_cases, num_prompts = self._limited()
+        return (
             Cell(prompt, case, params, repeat)
-            for case in range(len(self.table.rows))
-            for prompt in range(len(self.prompts))
+            for case in range(num_cases)
+            for prompt in range(num_prompts)
             for params in range(len(self.params))
             for repeat in range(self.repeat)
         )
-        return islice(every, self.limit)
+
+    def _limited(self) -> tuple[int, int]:
+        """How many cases and how many prompts."""
+        num_cases, num_prompts = len(self.table.rows), len(self.prompts)
+        if self.limit is None:
+            return num_cases, num_prompts
+        if self.table.columns is None:
+            return num_cases, min(num_prompts, self.limit)
+        return min(num_cases, self.limit), num_prompts
 
     def filled(self) -> Iterator[Filled]:
         """What each cell asks, one after the other; a prompt is filled once for all that is asked of it."""

@@ -1,7 +1,8 @@
 """The columns of a comparison: one row an answer.
 
     run_id response_id                which run, and which answer; the answer's id is the same when it is run again
-    prompt prompt_idx case var_*      template's name and number, number of the data row, its variables
+    prompt prompt_idx case var_*      template's name and number, number of the data row, its columns, and its index
+                                      where that is more than a count
     model model_hash                  name, and the hash of the file ("" for a model on another server)
     param_* seed repeat               what was varied, the row's seed, 0 to repeat - 1
     system input response parsed      `input` is the user's text; a list of messages is there as JSON text (`turns_of`)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from nbllm.core.numbers import as_number
 from nbllm.errors import ParameterError
 from nbllm.frames.asks import OnError, Progress, RunOptions
+from nbllm.frames.compare.calls import told_in_one_line
 from nbllm.frames.compare.cells import Cells
 from nbllm.frames.compare.contenders import contenders_of
 from nbllm.frames.compare.expected import gold_of
 from nbllm.frames.compare.judging import Judge
-from nbllm.frames.compare.params import param_sets_of, plain_shape
+from nbllm.frames.compare.params import param_sets_of, place_of, plain_shape
 from nbllm.frames.compare.plan import Plan
 from nbllm.frames.compare.prompts import templates_of
 from nbllm.frames.compare.scorers import scorers_of
@@ -31,6 +32,7 @@ Order = Literal["model", "input"]
 _MOST_REPEATS = 10_000
 
 
+@told_in_one_line(place_of)
 def compare(
     prompts: Prompt | Iterable[Prompt] | Mapping[str, Prompt],
     models: str | Path | Model | Sequence[str | Path | Model] | Mapping[str, str | Path | Model] | None = None,
@@ -67,13 +69,17 @@ def compare(
         params: a dict of lists is a grid, a list of dicts the combinations themselves: {"temperature": [0, 0.8],
             "max_tokens": 64}. Any option of `Model.chat`, and temperature 0 where none is given.
         data: a DataFrame, a list of dicts or a dict of lists: one case a row. A row that lacks a value that a prompt
-            uses is not asked, and has no response.
+            uses is not asked, and has no response. Its columns come back as `var_planet` for `planet`, and `case` is
+            the number of the row. A DataFrame's index, unless it only counts the rows, comes back too: as `var_` and
+            its name, or `var_index`.
         system, response_format: of all rows; besides what `Model.chat` takes the latter may be "name, age int".
         repeat: how often each is asked. Each row's seed is made of `seed`, its messages and the number of the repeat;
             at temperature 0 all repeats are the same.
         scorers: see `nbllm.frames.compare.scorers`: "equals", ("contains", "Paris"), functions, a list or a dict of
-            them. A `similarity` is measured with the last of the models, so that all are measured alike.
-        expected: the column of `data` with the right answers, or a list of them, one a row or a prompt.
+            them. A function of two is given the text and the row: `lambda text, row: row["var_planet"] in text`. A
+            `similarity` is measured with the last of the models, so that all are measured alike.
+        expected: the column of `data` with the right answers, or a list of them, one a row or a prompt. Answers are
+            compared with them by value: `true` is True, and "1" is 1.0; see `nbllm.frames.compare.matching`.
         judge: a rubric, or {"rubric", "model", "low": 1, "high": 5}: a model's grade as `score_judge`. The judge runs
             after the others, and is the last of them when no model is named.
         order: of the frame's rows: model by model, or "input": what the models say to the same input side by side.
@@ -81,7 +87,8 @@ def compare(
         progress: as in `df.llm.map`; a function is called with the numbers of finished and of all answers.
         max_concurrency: rows that are with a model at a time.
         on_error: "keep" puts it into the row's `error`, "raise" raises the first, "skip" leaves its rows out.
-        limit: only the first so many rows of each model.
+        limit: only the first so many rows of `data`, or without data the first so many prompts, each with all that is
+            asked of it by every model.
         background: give a `Job` at once that goes on behind other cells: `.progress`, `.cancel()`, `.result()`.
         keep_loaded: leave the models in memory, if they fit.
 

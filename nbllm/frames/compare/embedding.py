@@ -9,6 +9,7 @@ from typing import Any
 
 from nbllm.core import EmbedRequest
 from nbllm.frames.asks import Ask, RunOptions
+from nbllm.frames.compare.matching import written
 from nbllm.frames.run import run
 from nbllm.frames.templates import is_null
 from nbllm.session.model import Model
@@ -23,8 +24,9 @@ def similarities(
     stop: threading.Event | None = None,
 ) -> list[float]:
     """The cosine of each text with what was expected; NaN where one of them is missing or cannot be embedded."""
-    both = [not (is_null(text) or is_null(want)) for text, want in zip(texts, gold, strict=True)]
-    pairs = zip(texts, gold, both, strict=True)
+    wanted = [None if is_null(want) else written(want) for want in gold]
+    both = [not (is_null(text) or want is None) for text, want in zip(texts, wanted, strict=True)]
+    pairs = zip(texts, wanted, both, strict=True)
     asks = [one if is_there else None for text, want, is_there in pairs for one in (text, want)]
     outcomes = run(model, map(_ask, asks), len(asks), options, stop=stop)
     vectors = [None if outcome is None else outcome.value for outcome in outcomes]

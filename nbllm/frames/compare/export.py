@@ -15,11 +15,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from nbllm.errors import InvalidRequestError, ParameterError
+from nbllm.frames.compare.arrangement import Names
 from nbllm.frames.compare.columns import require_results, turns_of
-from nbllm.frames.compare.grid import grid
+from nbllm.frames.compare.grid import GridOptions, Render, grid
 from nbllm.frames.compare.preferences import preferences
 from nbllm.frames.compare.style import PAGE
 from nbllm.frames.templates import is_null
@@ -39,17 +40,27 @@ _ESCAPED_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @overload
-def to_html(frame: pd.DataFrame, path: None = None, **options: Any) -> str: ...
+def to_html(frame: pd.DataFrame, path: None = None, **options: Unpack[GridOptions]) -> str: ...
 @overload
-def to_html(frame: pd.DataFrame, path: Target, **options: Any) -> None: ...
-def to_html(frame: pd.DataFrame, path: Target | None = None, **options: Any) -> str | None:
+def to_html(frame: pd.DataFrame, path: Target, **options: Unpack[GridOptions]) -> None: ...
+def to_html(
+    frame: pd.DataFrame,
+    path: Target | None = None,
+    *,
+    rows: Names = "input",
+    cols: Names = "model",
+    values: Names = "response",
+    diff: bool = False,
+    render: Render = "markdown",
+    max_rows: int | None = None,
+) -> str | None:
     """The grid as a whole page with no script, which may load nothing; the text, unless it goes into a file.
 
     Args:
         path: of the file to write, in one piece.
-        options: of `grid`, but that all rows are shown unless `max_rows` says otherwise.
+        rows, cols, values, diff, render, max_rows: as in `grid`, but that all rows are shown.
     """
-    body = grid(frame, **{"max_rows": None, **options}).html
+    body = grid(frame, rows=rows, cols=cols, values=values, diff=diff, render=render, max_rows=max_rows).html
     title = html.escape(f"{len(frame):,} answers compared")
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -83,7 +94,7 @@ def to_jsonl(
         score: the column that "dpo" prefers by, needed where there are several; `passed` where there is none.
 
     Raises:
-        ParameterError: the frame is no comparison, or there is no such format or score.
+        ParameterError: the frame is no comparison, there is no such format or score, or there is no pair for "dpo".
         InvalidRequestError: the file cannot be written.
     """
     if format not in ("messages", "rows", "dpo"):
@@ -91,7 +102,12 @@ def to_jsonl(
     if score is not None and format != "dpo":
         raise ParameterError("score", 'chooses answers for format="dpo" only')
     records = {"messages": _messages, "rows": _rows}
-    lines = preferences(frame, score) if format == "dpo" else records[format](frame)
+    lines = list(preferences(frame, score) if format == "dpo" else records[format](frame))
+    if format == "dpo" and not lines:
+        raise ParameterError(
+            "format", '"dpo" has no pair to write: no prompt has two different answers of which one is better. Compare '
+            "several models, or at a temperature above 0 with repeat=, or choose another score="
+        )  # fmt: skip
     return _delivered("".join(f"{_json(line)}\n" for line in lines), path)
 
 

@@ -1,12 +1,17 @@
-"""How well answers agree with what was expected: accuracy, F1, and which was taken for which."""
+"""How well answers agree with what was expected: accuracy, F1, and which was taken for which.
+
+A whole answer is or is not the expected one, by value, as `nbllm.frames.compare.matching` says.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbllm.errors import ParameterError
 from nbllm.frames.compare.columns import ATTRS, require_results
+from nbllm.frames.compare.matching import meanings, readings, written
 from nbllm.frames.templates import is_null
 
 if TYPE_CHECKING:
@@ -40,6 +45,8 @@ def gold_of_rows(frame: pd.DataFrame, expected: str | None = None) -> list[Any]:
 def confusion(frame: pd.DataFrame, expected: str | None = None) -> pd.DataFrame:
     """How often each expected answer (rows) was answered with each (columns); of several models, one under the other.
 
+    Labels are as the answers have them: `1` where 1.0 was expected and 1 was said.
+
     Args:
         expected: the column of expected answers; None is the one that the comparison was given.
 
@@ -63,8 +70,11 @@ def confusion(frame: pd.DataFrame, expected: str | None = None) -> pd.DataFrame:
 
 
 def agreement(frame: pd.DataFrame, by: Sequence[str] = ("model",), expected: str | None = None) -> pd.DataFrame:
-    """Accuracy and macro F1 of each group. F1 is the mean over the labels that are expected there; other answers
-    count as missed, and rows without an answer, such as failed ones, do not count.
+    """Accuracy and macro F1 of each group.
+
+    Accuracy is the share of answers that as a whole are the expected one, as the score `equals` has it; one that only
+    contains it is wrong here. F1 is the mean over the labels that are expected there; other answers count as missed.
+    Rows without an answer, such as failed ones, do not count.
 
     Raises:
         ParameterError: it is no comparison, or nothing was expected.
@@ -78,16 +88,42 @@ def agreement(frame: pd.DataFrame, by: Sequence[str] = ("model",), expected: str
 
 
 def _labels(frame: pd.DataFrame, expected: str | None, by: Sequence[str] = ("model",)) -> pd.DataFrame:
-    """What was expected and what was said, as texts without the white space around them."""
+    """The label of what was expected, and of what was said; the latter is missing where it is none that is expected."""
     require_results(frame)
     column = gold_column(frame, expected)
     if column is None:
         raise ParameterError("expected", "nothing was expected in this comparison: name the column of answers")
     answered = frame[frame["response"].notna() & frame[column].notna()]
+    gold, texts = answered[column].tolist(), answered["response"].tolist()
+    parsed = answered["parsed"].tolist() if "parsed" in answered else [None] * len(answered)
+    wanted = [written(want).strip() for want in gold]
+    label_of = {key: label for want, label in zip(gold[::-1], wanted[::-1], strict=True) for key in meanings(want)}
+    said = []
+    for text, value, want, label in zip(texts, parsed, gold, wanted, strict=True):
+        keys = readings(text, value)
+        is_right = not set(keys).isdisjoint(meanings(want))
+        said.append(label if is_right else next((label_of[key] for key in keys if key in label_of), None))
+    names = _names(gold, wanted, said, texts)
     labels = answered[list(dict.fromkeys([*by, "model"]))].astype({"model": "str"})
     return labels.assign(
-        gold=[str(value).strip() for value in answered[column]], said=answered["response"].str.strip().astype("str")
+        gold=[names[label] for label in wanted], said=[None if label is None else names[label] for label in said]
     )
+
+
+def _names(
+    gold: Sequence[Any], wanted: Sequence[str], said: Sequence[str | None], texts: Sequence[str]
+) -> dict[str, str]:
+    """How each label is shown: as most of the answers that have it are written, when no other label is called that."""
+    names = {label: label for label in wanted}
+    typed = {label for want, label in zip(gold, wanted, strict=True) if not isinstance(want, str)}
+    spellings = Counter((label, text.strip()) for label, text in zip(said, texts, strict=True) if label in typed)
+    taken = set(names)
+    for (label, spelling), _ in spellings.most_common():
+        if label in typed and (spelling == label or spelling not in taken):
+            typed.remove(label)
+            taken.add(spelling)
+            names[label] = spelling
+    return names
 
 
 def _macro_f1(part: pd.DataFrame) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from nbllm.errors import ParameterError
 from nbllm.frames.compare.arrangement import Names, arrange
@@ -22,6 +22,17 @@ _VIEWS: Mapping[str, Callable[[Shape], str]] = {
     "text/markdown": markdown_of,
     "text/plain": text_of,
 }
+
+
+class GridOptions(TypedDict, total=False):
+    """The options of `grid`, for what passes them on."""
+
+    rows: Names
+    cols: Names
+    values: Names
+    diff: bool
+    render: Render
+    max_rows: int | None
 
 
 class Grid:

@@ -13,6 +13,7 @@ from nbllm.errors import ParameterError
 from nbllm.frames.asks import Ask, RunOptions
 from nbllm.frames.compare.columns import SCORE, require_results
 from nbllm.frames.compare.golden import gold_of_rows
+from nbllm.frames.compare.matching import written
 from nbllm.frames.compare.scorers import with_scores_in_place
 from nbllm.frames.run import run
 from nbllm.frames.templates import is_null
@@ -117,7 +118,9 @@ def judge(
     cache: Any = True,
     progress: Any = None,
 ) -> pd.DataFrame:
-    """A copy of a comparison with `score_judge`, from `low` (worst) to `high` (best).
+    """A copy of a comparison with `score_judge`, from `low` (worst) to `high` (best); like all scores it is a float.
+
+    On any other table `df.llm.judge(answer="reply")` gives the column `judge_score` of whole numbers.
 
     Args:
         rubric: what makes an answer good.
@@ -214,7 +217,7 @@ def _chosen(
 
 def _rating(judge: Judge, asked: str, text: str, gold: Any) -> str:
     """What is the same for all rows comes first, so that it is evaluated once."""
-    expected = "" if is_null(gold) else f"\n\nThe right answer:\n{gold}"
+    expected = "" if is_null(gold) else f"\n\nThe right answer:\n{written(gold)}"
     return (
         f"You grade answers. What counts: {judge.rubric.strip()}\n"
         f"Give a whole number from {judge.low}, the worst, to {judge.high}, the best. Say only the number."

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from nbllm.errors import ParameterError
 from nbllm.frames.compare.extra import library
+from nbllm.frames.compare.matching import holds, is_expected, written
 from nbllm.frames.schemas import Shape
 
 Answer = Mapping[str, Any]
@@ -33,20 +34,19 @@ class Named:
     make: Callable[[Any], Measure]
 
 
-def equal(text: str, gold: object) -> bool:
-    """Whether an answer is the expected one, white space around it left out."""
-    return text.strip() == str(gold).strip()
-
-
-def _against(compare: Callable[[str, str], float | bool]) -> Callable[[Any], Measure]:
+def _against(compare: Callable[[Answer, Any], float | bool]) -> Callable[[Any], Measure]:
     def make(argument: Any) -> Measure:
         def measure(row: Answer, gold: Any) -> float | bool | None:
             wanted = gold if argument is None else argument
-            return None if wanted is None else compare(row["response"], str(wanted))
+            return None if wanted is None else compare(row, wanted)
 
         return measure
 
     return make
+
+
+def _against_text(compare: Callable[[str, str], float | bool]) -> Callable[[Any], Measure]:
+    return _against(lambda row, wanted: compare(row["response"], written(wanted)))
 
 
 def _of_text(compare: Callable[[str], float | bool]) -> Callable[[Any], Measure]:
@@ -102,15 +102,14 @@ def _schema(schema: Any) -> Any:
 
 def _levenshtein(argument: Any) -> Measure:
     distance = library("rapidfuzz.distance", "levenshtein")
-    return _against(lambda text, gold: float(distance.Levenshtein.normalized_similarity(text.strip(), gold.strip())))(
-        argument
-    )
+    similar = distance.Levenshtein.normalized_similarity
+    return _against_text(lambda text, gold: float(similar(text.strip(), gold.strip())))(argument)
 
 
 def _rouge(kind: str) -> Callable[[Any], Measure]:
     def make(argument: Any) -> Measure:
         scorer = library("rouge_score.rouge_scorer", kind).RougeScorer([kind])
-        return _against(lambda text, gold: float(scorer.score(gold, text)[kind].fmeasure))(argument)
+        return _against_text(lambda text, gold: float(scorer.score(gold, text)[kind].fmeasure))(argument)
 
     return make
 
@@ -120,8 +119,8 @@ def _latency(argument: Any) -> Measure:
 
 
 NAMED: Mapping[str, Named] = {
-    "equals": Named("gold", _against(equal)),
-    "contains": Named("gold", _against(lambda text, gold: gold in text)),
+    "equals": Named("gold", _against(is_expected)),
+    "contains": Named("gold", _against(lambda row, wanted: holds(row["response"], wanted))),
     "regex": Named("needed", _regex),
     "is_json": Named("none", _of_text(_is_json)),
     "json_schema": Named("needed", _json_schema),

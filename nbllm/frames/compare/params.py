@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from nbllm.core import Message
 from nbllm.errors import ParameterError
 from nbllm.frames.asks import row_seed
 from nbllm.frames.schemas import Shape
+from nbllm.session.options import OPTIONS
 from nbllm.session.requests import Options
 
 _ELSEWHERE = {
@@ -45,6 +47,14 @@ class ParamSet:
 
     def seed(self, seed: int, messages: Sequence[Message], repeat: int) -> int:
         return row_seed(seed, messages, repeat if self.varies else 0)
+
+
+def place_of(name: str, value: Any) -> str | None:
+    """Where an option of `Model.chat` belongs that was given to `compare` itself; None when it is none."""
+    if name in _ELSEWHERE:
+        return _ELSEWHERE[name]
+    close = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.8)
+    return f"put it into params={{{close[0]!r}: {value!r:.60}}}" if close else None
 
 
 def param_sets_of(params: Any, *, system: str | None, response_format: Any) -> list[ParamSet]:

@@ -148,7 +148,7 @@ class _Running:
     def _similarity(
         self, frame: pd.DataFrame, scorer: Scorer, gold: list[Any], options: RunOptions
     ) -> Callable[[Model], pd.DataFrame]:
-        wanted = gold if scorer.argument is None else [str(scorer.argument)] * len(frame)
+        wanted = gold if scorer.argument is None else [scorer.argument] * len(frame)
         texts = frame["response"].tolist()
         return lambda model: with_scores_in_place(
             frame.assign(**{scorer.column: similarities(model, texts, wanted, options, stop=self.stop)})

@@ -4,17 +4,20 @@
     scorers=["is_json", "length", ("contains", "Paris")]      names, and with an argument (name, argument)
     scorers={"year": ("regex", r"\\d{4}"), "short": lambda text: len(text) < 80}
 
-    equals contains levenshtein rouge rouge1 rouge2 rougeL    against `expected`, or against the argument in all rows
+    equals contains levenshtein rouge rouge1 rouge2 rougeL    against `expected`, or against the argument in all rows;
+                                                              by value: see `nbllm.frames.compare.matching`
     similarity                                                the same, as the cosine of embeddings
     regex json_schema                                         of the argument
     is_json length latency                                    take no argument
 
-A function of one parameter is given the answer's text, one of two the text and the row, a dict. It gives a number, a
-truth or None. Truths become 1.0 and 0.0, and make up the column `passed`.
+A function of one parameter is given the answer's text, one of two the text and the row, a dict with the columns of
+`nbllm.frames.compare.columns`: row["var_planet"] is the data's `planet`. It gives a number, a truth or None. Truths
+become 1.0 and 0.0, and make up the column `passed`.
 """
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 import math
@@ -24,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbllm.core import unknown_option
 from nbllm.errors import ParameterError
-from nbllm.frames.compare.columns import SCORE
+from nbllm.frames.compare.columns import SCORE, VAR
 from nbllm.frames.compare.measures import NAMED, SIMILARITY, Answer, Measure
 from nbllm.frames.templates import is_null
 
@@ -197,9 +200,21 @@ class _Measuring:
             return _checked(measure(row, None if is_null(gold) else gold))
         except Exception as error:  # noqa: BLE001  # a function of the user's: the answers must not be lost with it
             if not self._problems:
-                _logger.warning("score %s: %s: %s", self._scorer.name, type(error).__name__, error)
+                hint = _hint(error, row)
+                _logger.warning("score %s: %s: %s%s", self._scorer.name, type(error).__name__, error, hint)
             self._problems += 1
             return None
+
+
+def _hint(error: Exception, row: Answer) -> str:
+    """What to write for a key that the row lacks."""
+    if not isinstance(error, KeyError) or not error.args:
+        return ""
+    name = error.args[0]
+    if f"{VAR}{name}" in row:
+        return f"; a column of the data is row[{VAR + name!r}]"
+    close = difflib.get_close_matches(str(name), list(map(str, row)), n=1)
+    return f"; did you mean row[{close[0]!r}]?" if close and name not in row else ""
 
 
 def _checked(value: Any) -> float | bool | None:

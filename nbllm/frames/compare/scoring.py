@@ -53,4 +53,4 @@ def score(
 
 
 def _against(scorer: Scorer, gold: Sequence[Any]) -> Sequence[Any]:
-    return gold if scorer.argument is None else [str(scorer.argument)] * len(gold)
+    return gold if scorer.argument is None else [scorer.argument] * len(gold)

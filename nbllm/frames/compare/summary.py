@@ -42,6 +42,9 @@ def summary(
 ) -> pd.DataFrame:
     """One row a group: count, errors, and of each score its mean and standard error, of speeds their means.
 
+    Where answers were expected there are `accuracy` and `f1` too. They ask whether an answer as a whole is the expected
+    one, as the score `equals` does, whatever other scores there are: one that `contains` likes may be wrong for them.
+
     With several models each score also has `_diff`, the mean difference to the baseline on the same prompt, case,
     parameters and repeat, and `_low` and `_high`, its 95 % interval by paired bootstrap. Repeats and parameters of one
     prompt and case are no independent observations: standard errors and intervals are over prompts and cases.

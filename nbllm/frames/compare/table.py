@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nbllm.errors import ParameterError
@@ -25,10 +25,13 @@ class Table:
     Attributes:
         columns: None when no table was given: there is one case, without variables.
         rows: one mapping a case, each with all columns.
+        labels: the names of the levels of a DataFrame's index, which are in the rows too, and in no prompt. () where
+            the index only counts, as it does unless somebody made another.
     """
 
     columns: tuple[str, ...] | None
     rows: list[dict[str, Any]]
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, data: Any) -> Table:
@@ -40,7 +43,7 @@ class Table:
         if data is None:
             return cls(None, [{}])
         if hasattr(data, "columns") and hasattr(data, "iloc"):
-            return _from_columns(data.columns, (data.iloc[:, number].tolist() for number in range(data.shape[1])))
+            return _from_frame(data)
         if isinstance(data, Mapping):
             return _from_columns(data, data.values())
         if isinstance(data, str | bytes) or not isinstance(data, Iterable):
@@ -59,22 +62,23 @@ class Table:
     def with_column(self, name: str, values: Sequence[Any]) -> Table:
         """Raises ParameterError when there is such a column."""
         columns = self.columns or ()
-        if name in columns:
+        if name in (*columns, *self.labels):
             raise ParameterError("data", f"has a column {name!r} already; give expected={name!r}, or rename it")
         rows = [{**row, name: value} for row, value in zip(self.rows, values, strict=True)]
-        return Table((*columns, name), rows)
+        return Table((*columns, name), rows, self.labels)
 
     def kept(self) -> dict[str, Any] | None:
         """As plain JSON, by column; `unkept` reads it."""
         if self.columns is None:
             return None
-        return {name: [kept_value(row[name]) for row in self.rows] for name in self.columns}
+        return {name: [kept_value(row[name]) for row in self.rows] for name in (*self.labels, *self.columns)}
 
     def frame(self, cases: Sequence[int]) -> pd.DataFrame:
         """One row for each of the numbers of cases."""
         import pandas as pd
 
-        columns = {name: [row[name] for row in self.rows] for name in self.columns or ()}
+        names = (*self.labels, *(self.columns or ()))
+        columns = {name: [row[name] for row in self.rows] for name in names}
         return pd.DataFrame(columns, index=range(len(self.rows))).take(list(cases)).reset_index(drop=True)
 
 
@@ -104,6 +108,25 @@ def _unkept(value: Any) -> Any:
     import pandas as pd
 
     return pd.Timestamp(value[_TIME])
+
+
+def _from_frame(frame: Any) -> Table:
+    table = _from_columns(frame.columns, (frame.iloc[:, number].tolist() for number in range(frame.shape[1])))
+    labels = _labels(frame.index, table.columns) if table.columns else {}
+    for name, values in labels.items():
+        for row, value in zip(table.rows, values, strict=True):
+            row[name] = value
+    return replace(table, labels=tuple(labels))
+
+
+def _labels(index: Any, taken: Sequence[str]) -> dict[str, list[Any]]:
+    """By level, called as `reset_index` calls them; a level whose name a column has is left out."""
+    levels = [index.get_level_values(number).tolist() for number in range(index.nlevels)]
+    if list(index.names) == [None] and levels[0] == list(range(len(index))):
+        return {}
+    unnamed = ["index"] if len(levels) == 1 else [f"level_{number}" for number in range(len(levels))]
+    names = [other if name is None else str(name) for name, other in zip(index.names, unnamed, strict=True)]
+    return {name: values for name, values in zip(names, levels, strict=True) if name not in taken}
 
 
 def _from_columns(names: Iterable[Any], columns: Iterable[Any]) -> Table:

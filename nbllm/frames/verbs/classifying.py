@@ -15,7 +15,8 @@ from nbllm.frames.verbs.source import Source, new_name
 from nbllm.frames.verbs.texts import text_plan
 from nbllm.session.choosing import Choices
 
-PROBABILITY = "p_"
+_INTO = "label"
+_PROBABILITY = "p_"
 _FEWEST = 2
 Labels = Sequence[str] | Mapping[str, str]
 
@@ -27,7 +28,7 @@ def classify(
     *,
     multi: bool = False,
     proba: bool = False,
-    into: str = "label",
+    into: str = _INTO,
     **options: Any,
 ) -> Any:
     column, into = source.column("col", col), new_name("into", into)
@@ -36,15 +37,12 @@ def classify(
         raise ParameterError("proba", "is of one label a row; leave out multi, or ask about each label with filter")
     kind = _ALL_THAT_FIT if multi else _PROBABILITIES if proba else _ONE
     settings = Settings.of(options, **kind.constraint(names))
-    columns = kind.columns(names, into)
-    if proba and len(columns) <= len(names):
-        raise ParameterError("into", f"{into!r:.100} is the name of a label's probability; give another into=")
     plan = text_plan(
         source,
         settings,
         column,
         kind.instruction + _listed(names, labels),
-        columns,
+        kind.columns(names, into),
         partial(kind.read, names),
         lambda row: kind.answer(names, row[into]),
         base=into,
@@ -71,10 +69,15 @@ def _checked(labels: Any) -> list[str]:
     Raises:
         ParameterError: they are no labels, or fewer than two.
     """
+    if isinstance(labels, set | frozenset):
+        raise ParameterError("labels", "a set's order differs from one process to the next; write sorted(labels)")
     is_list = isinstance(labels, Iterable) and not isinstance(labels, str | bytes)
     names = list(labels) if is_list else []
     if len(names) < _FEWEST or not all(isinstance(name, str) and name.strip() for name in names):
         problem = "must be a list of at least two texts, or a dict of texts and what they mean"
+        other = next((name for name in names if not isinstance(name, str)), None)
+        if other is not None:
+            problem += f"; write {str(other)!r:.60} for {other!r:.60}"
         raise ParameterError("labels", f"{problem}, not {labels!r:.100}")
     for name in names:
         if names.count(name) > 1:
@@ -91,6 +94,12 @@ def _listed(names: Sequence[str], labels: Labels) -> str:
 def _subset(names: list[str]) -> Mapping[str, Any]:
     """llguidance has no `uniqueItems`: what is there twice is counted once."""
     return {"response_format": {"type": "array", "items": {"enum": names}, "maxItems": len(names)}}
+
+
+def _of_chances(names: Sequence[str], into: str) -> list[str]:
+    """The columns of the probabilities. A second question of the same labels, which has a name, has its own."""
+    beginning = _PROBABILITY if into == _INTO else f"{into}_{_PROBABILITY}"
+    return [f"{beginning}{name}" for name in names]
 
 
 def _chances(names: Sequence[str], logprobs: Sequence[float]) -> list[Any]:
@@ -120,7 +129,7 @@ _ONE = _Kind(
 )
 _PROBABILITIES = replace(
     _ONE,
-    columns=lambda names, into: {into: "str", **{f"{PROBABILITY}{name}": "float64" for name in names}},
+    columns=lambda names, into: {into: "str", **dict.fromkeys(_of_chances(names, into), "float64")},
     read=_chances,
 )
 _ALL_THAT_FIT = _Kind(

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from nbllm.errors import NbllmError
 from nbllm.frames.asks import Ask, Outcome, RunOptions
 from nbllm.frames.dtypes import typed
+from nbllm.frames.landing import MisfitError, RowAsk, of_row
 from nbllm.frames.run import reduced, run
+from nbllm.frames.templates import shown
 from nbllm.frames.using import model_of
 from nbllm.frames.verbs.plan import Plan
 from nbllm.frames.verbs.settings import Settings
@@ -67,7 +69,7 @@ def compute(
     told = DETAILS if settings.details else {ERROR: DETAILS[ERROR]}
     rows: list[_Row | None] = []
     if present.any():
-        asks = _asks(plan, asked, present)
+        asks = _asks(plan, asked, present, are_named=options.on_error == "raise")
         rows = _rows(plan, len(told), settings.model, asks, len(asked), replace(options, limit=None), stop)
     return _columns(plan, source.frame.index, rows, told)
 
@@ -102,15 +104,32 @@ def _rows(
     return [row(*outcomes) if len(outcomes) == plan.num_requests else None for outcomes in known]
 
 
-def _asks(plan: Plan, asked: pd.DataFrame, present: NDArray[np.bool_]) -> Iterator[Ask | NbllmError | None]:
-    for is_present, *values in zip(present, *(asked[name] for name in plan.uses), strict=True):
+def _asks(
+    plan: Plan, asked: pd.DataFrame, present: NDArray[np.bool_], *, are_named: bool
+) -> Iterator[Ask | NbllmError | None]:
+    """The rows' requests.
+
+    Args:
+        are_named: whether an error is to say which row it is of, for it will not stand beside the row.
+    """
+    rows = zip(present, *(asked[name] for name in plan.uses), strict=True)
+    for place, (is_present, *values) in enumerate(rows):
         if not is_present:
             yield from [None] * plan.num_requests
             continue
+        name = row_name(asked.index, place) if are_named else ""
         try:
-            yield from map(Ask, plan.requests(dict(zip(plan.uses, values, strict=True))))
+            requests = plan.requests(dict(zip(plan.uses, values, strict=True)))
+            yield from (RowAsk(request, plan.misfit, name) for request in requests)
         except NbllmError as error:
-            yield from [error] * plan.num_requests
+            yield from [of_row(name, error) if are_named else error] * plan.num_requests
+
+
+def row_name(index: pd.Index[Any], place: int) -> str:
+    """What errors call a row: its place from 0 on, as in `df.iloc[place]`, and the index's label if it is another."""
+    label = index[place]
+    written = repr(label) if isinstance(label, str) else shown(label)
+    return f"row {place:,}" + (f" (index {written:.60})" if written != str(place) else "")
 
 
 def _columns(plan: Plan, index: pd.Index[Any], rows: Sequence[_Row | None], told: Mapping[str, str]) -> Computed:
@@ -125,9 +144,14 @@ def _columns(plan: Plan, index: pd.Index[Any], rows: Sequence[_Row | None], told
 
 
 def _values(plan: Plan, outcomes: Sequence[Outcome]) -> Sequence[Any]:
-    if any(outcome.error is not None or outcome.value is None for outcome in outcomes):
+    if any(outcome.value is None or not _is_whole(outcome) for outcome in outcomes):
         return [None] * len(plan.columns)
     return plan.read([outcome.value for outcome in outcomes])
+
+
+def _is_whole(outcome: Outcome) -> bool:
+    """Of an answer that does not fit, the fields that do are kept."""
+    return outcome.error is None or isinstance(outcome.error, MisfitError)
 
 
 def _details(outcomes: Sequence[Outcome]) -> Sequence[Any]:

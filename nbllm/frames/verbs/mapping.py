@@ -36,6 +36,7 @@ def planned(source: Source, prompt: str, into: str, options: Mapping[str, Any]) 
         columns={into: answer.dtype},
         read=lambda values: [answer.read(values[0])],
         base=into,
+        misfit=answer.misfit,
     )
     return plan, settings
 
@@ -52,6 +53,10 @@ class Answer:
             return response.text
         return response.parsed if self._shape.has_fields else self._shape.row(response.parsed)[VALUE]
 
+    def misfit(self, response: Response) -> str | None:
+        """What of an answer the column has no place for, None if nothing."""
+        return None if self._shape is None else misfit(self._shape, response)
+
     def written(self, value: Any) -> str:
         """An example's answer, as the model would write it."""
         is_written = isinstance(value, str) and self.dtype == _OBJECT
@@ -65,6 +70,15 @@ def shaped(options: Mapping[str, Any]) -> tuple[Settings, Answer]:
     shape = Shape.of(options.get("response_format"))
     constraint = None if shape is None else shape.constraint
     return Settings.of({**options, "response_format": constraint}), Answer(shape)
+
+
+def misfit(shape: Shape, response: Response) -> str | None:
+    """What of an answer the columns of its form have no place for, None if nothing."""
+    if shape.constraint.kind != "json_schema":
+        return None
+    if response.parsed is None and response.text.strip() != "null":
+        return f"the answer is not the JSON that was asked for: {response.text!r:.60}"
+    return shape.misfit(response.parsed)
 
 
 def as_json(value: Any) -> str:

@@ -12,6 +12,7 @@ from nbllm.frames.asks import row_seed
 from nbllm.frames.templates import is_null
 from nbllm.frames.verbs.settings import Settings
 from nbllm.session.choosing import choice_request
+from nbllm.session.response import Response
 
 Request = GenerateRequest | ChoiceRequest | EmbedRequest
 Row = Mapping[Hashable, Any]
@@ -28,6 +29,7 @@ class Plan:
         read: the row's values for these columns, from the values of its outcomes in order.
         base: what the names of the columns that tell of the answers begin with.
         option: with which the names of the new columns are chosen.
+        misfit: what of an answer the columns have no place for, None if nothing.
         is_table: the answer about a Series is a frame, also when it has one column.
     """
 
@@ -39,6 +41,7 @@ class Plan:
     num_requests: int = 1
     option: str = "into"
     is_table: bool = False
+    misfit: Callable[[Response], str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nbllm.core import ChoiceRequest, EmbedRequest, GenerateRequest
 from nbllm.errors import NbllmError, UnsupportedError
 from nbllm.frames.dtypes import typed
+from nbllm.frames.landing import of_row
 from nbllm.frames.using import model_of
-from nbllm.frames.verbs.computed import rows_to_ask
+from nbllm.frames.verbs.computed import row_name, rows_to_ask
 from nbllm.frames.verbs.mapping import planned
 from nbllm.frames.verbs.plan import Plan
 from nbllm.frames.verbs.settings import Settings
@@ -37,7 +38,8 @@ def prompts(source: Source, prompt: str, **options: Any) -> pd.DataFrame:
 def _lines(source: Source, plan: Plan, settings: Settings) -> Iterator[_Line]:
     asked, present = rows_to_ask(source, plan, settings.run)
     model = model_of(settings.model) if present.any() else None
-    for is_present, *values in zip(present, *(asked[name] for name in plan.uses), strict=True):
+    rows = zip(present, *(asked[name] for name in plan.uses), strict=True)
+    for place, (is_present, *values) in enumerate(rows):
         if model is None or not is_present:
             yield _Line()
             continue
@@ -46,7 +48,7 @@ def _lines(source: Source, plan: Plan, settings: Settings) -> Iterator[_Line]:
             yield _rendered(model, request)
         except NbllmError as error:
             if settings.run.on_error == "raise":
-                raise
+                raise of_row(row_name(asked.index, place), error) from error.__cause__
             yield _Line(prompt_error=str(error))
 
 

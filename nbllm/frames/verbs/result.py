@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nbllm.frames.asks import RunOptions
 from nbllm.frames.jobs import in_background
-from nbllm.frames.verbs.computed import DETAILS, ERROR, Computed, compute
+from nbllm.frames.verbs.computed import DETAILS, ERROR, Computed, compute, row_name
 from nbllm.frames.verbs.plan import Plan
 from nbllm.frames.verbs.settings import Settings
 from nbllm.frames.verbs.source import Source
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Finish = Callable[[Source, Plan, Settings, Computed], Any]
+_logger = logging.getLogger("nbllm")
 
 
 def carried_out(source: Source, plan: Plan, settings: Settings, finish: Finish | None = None) -> Any:
@@ -28,11 +30,20 @@ def carried_out(source: Source, plan: Plan, settings: Settings, finish: Finish |
     Raises:
         ParameterError: a new column's name is taken.
     """
-    source.check_new(_new_names(plan, settings), plan.option)
+    if not settings.overwrite:
+        source.check_new(_new_names(plan, settings), plan.option)
+    _tell_of_system(source, settings)
 
     def work(options: RunOptions, stop: threading.Event | None = None) -> Any:
         computed = compute(source, plan, settings, options, stop)
-        return (finish or with_new_columns)(source, plan, settings, computed)
+        if options.on_error == "skip" and computed.has_failed.any():
+            first = int(computed.has_failed.argmax())
+            problem = computed.details[f"{plan.base}_{ERROR}"].iloc[first]
+            tell_of_skipped(
+                int(computed.has_failed.sum()), len(source.frame), row_name(source.frame.index, first), problem
+            )
+        told_before = [f"{plan.base}_{name}" for name in DETAILS] if settings.overwrite else []
+        return (finish or with_new_columns)(source.without(told_before), plan, settings, computed)
 
     if settings.run.background:
         return in_background(settings.run, work, len(source.frame))
@@ -60,6 +71,20 @@ def told(plan: Plan, settings: Settings, computed: Computed, *, is_quiet: bool =
     if settings.details or has_errors:
         return pd.concat([computed.columns, computed.details], axis=1)
     return computed.columns
+
+
+def tell_of_skipped(num_failed: int, num_rows: int, first: str, problem: str) -> None:
+    """Say how many rows are not in the result; nothing else does."""
+    _logger.warning("%s of %s rows failed and are left out; the first is %s: %s",
+                    f"{num_failed:,}", f"{num_rows:,}", first, problem)  # fmt: skip
+
+
+def _tell_of_system(source: Source, settings: Settings) -> None:
+    """Where columns stand in braces, somebody expects their values."""
+    named = source.written_in(settings.options.system or "")
+    if named:
+        _logger.warning("system: {%s} is sent as it is, for a system message is the same for all rows; columns are "
+                        "filled in in the prompt", named[0])  # fmt: skip
 
 
 def _new_names(plan: Plan, settings: Settings) -> list[Any]:

@@ -9,6 +9,7 @@ from nbllm.frames.templates import shown
 from nbllm.frames.verbs.plan import Plan, Row, Shots
 from nbllm.frames.verbs.settings import Settings
 from nbllm.frames.verbs.source import Source
+from nbllm.session.response import Response
 
 TEXT = "Text"
 
@@ -30,6 +31,7 @@ def text_plan(
     base: str,
     option: str = "into",
     is_table: bool = False,
+    misfit: Callable[[Response], str | None] | None = None,
     choices: Sequence[str] | None = None,
 ) -> Plan:
     """A plan that asks one thing about one column.
@@ -52,4 +54,5 @@ def text_plan(
         base=base,
         option=option,
         is_table=is_table,
+        misfit=misfit,
     )

@@ -6,8 +6,6 @@ import asyncio
 import email.utils
 import random
 import re
-import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from nbllm._version import __version__
-from nbllm.errors import EngineError, ModelNotFoundError, NbllmError
+from nbllm.errors import EndpointError, ModelNotFoundError, NbllmError
+from nbllm.runner.endpoint.unreachable import is_lasting, never_arrived, problem
 from nbllm.wire.outgoing.answers import StreamReader
 from nbllm.wire.outgoing.listing import ServedModel, served_models
 from nbllm.wire.outgoing.parsing import parsed
@@ -26,10 +25,12 @@ if TYPE_CHECKING:
     import httpx
 
 _Value = TypeVar("_Value")
-_CONNECT_S = 10.0
+_CONNECT_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
 _MOST_PATIENCE_S = 60.0
 """A server that asks for a longer pause is not waited for: the error says when to ask again."""
+_FIRST_CONTACT_S = 1.0
+"""How long a server that never answered is tried: more likely its address is wrong than that it will be there soon."""
 _MOST_ERROR_BYTES, _MOST_BODY_BYTES = 64 * 1024, 256 * 2**20
 _VERSIONED = re.compile(r"/v\d+[a-z0-9]*$")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -49,7 +50,8 @@ class Caller:
     Args:
         key_name: where the key comes from, for errors.
         timeout_s: longest silence of the server, None waits.
-        max_retries: of a request that was not answered yet.
+        max_retries: of a request that was not answered yet. Until the server has answered once, a failed connection is
+            tried again for a second only.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Caller:
         self._timeout_s, self._max_retries = timeout_s, max_retries
         self._root = base_url if _VERSIONED.search(base_url) else None
         self._first_look = asyncio.Lock()
+        self._was_reached = False
+        self._first_try_at: float | None = None
         self._client: httpx.AsyncClient | None = None
 
     @property
@@ -72,14 +76,14 @@ class Caller:
             await self._client.aclose()
 
     async def models(self, model: str = "") -> list[ServedModel]:
-        """The models that the server lists. Raises as `post` does, and EngineError when it is no list."""
+        """The models that the server lists. Raises as `post` does, and EndpointError when it is no list."""
         root = await self.root()
         status, body = await self.get(f"{root}/models")
         if status != 200:
             raise self._failure(refusal(status, body, self._api_key), model)
         models = served_models(parsed(body))
         if models is None:
-            raise EngineError(f"{root}/models is no list of models: is the address right?")
+            raise EndpointError(f"{root}/models is no list of models: is the address right?")
         return models
 
     async def only_model(self) -> str:
@@ -150,7 +154,8 @@ class Caller:
                 return await ask()
             except TemporaryError as exc:
                 pause_s = exc.pause_s if exc.pause_s is not None else _pause_s(attempt)
-                if attempt == self._max_retries or not may_retry() or pause_s > _MOST_PATIENCE_S:
+                is_hopeless = pause_s > _MOST_PATIENCE_S or not self._may_be_reached(exc, pause_s)
+                if attempt == self._max_retries or not may_retry() or is_hopeless:
                     raise exc.error from exc.__cause__
             await asyncio.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
@@ -163,22 +168,32 @@ class Caller:
         if refused is not None:
             raise self._failure(refused, model)
         if not (reader.is_done or reader.is_complete):
-            raise TemporaryError(EngineError(f"{self.base_url} broke off in the middle of the answer; ask again"))
+            raise TemporaryError(EndpointError(f"{self.base_url} broke off in the middle of the answer; ask again"))
+
+    def _may_be_reached(self, exc: TemporaryError, pause_s: float) -> bool:
+        """Whether it is worth while to try again after the pause."""
+        if self._was_reached or not never_arrived(exc.__cause__):
+            return True
+        return self._first_try_at is None or time.monotonic() + pause_s < self._first_try_at + _FIRST_CONTACT_S
 
     @asynccontextmanager
     async def _exchange(self, method: str, url: str, body: bytes | None) -> AsyncIterator[httpx.Response]:
         import httpx
 
         headers = {} if body is None else {"Content-Type": "application/json"}
+        self._first_try_at = self._first_try_at or time.monotonic()
         try:
             async with self._connected().stream(method, url, content=body, headers=headers) as response:
+                self._was_reached = True
                 yield response
         except httpx.ReadTimeout as exc:  # it may be at work: asking again would make it work twice
-            raise EngineError(f"{self.base_url} said nothing for {self._timeout_s:g} s") from exc
+            raise EndpointError(
+                f"{self.base_url} said nothing for {self._timeout_s:g} s; connect with a longer timeout"
+            ) from exc
         except (httpx.TransportError, httpx.DecodingError) as exc:
-            reason = one_line(str(exc), self._api_key) or type(exc).__name__
-            error = EngineError(f"the connection to {self.base_url} failed: {reason}")
-            if _is_lasting(exc):
+            why = problem(exc, self.base_url, connect_s=_CONNECT_S, secret=self._api_key)
+            error = EndpointError(why)
+            if is_lasting(exc):
                 raise error from exc
             raise TemporaryError(error) from exc
 
@@ -223,17 +238,6 @@ def _is_list(status: int, body: bytes) -> bool:
     return status in (401, 403) or (status == 200 and served_models(parsed(body)) is not None)
 
 
-def _is_lasting(exc: BaseException | None) -> bool:
-    """Whether a connection fails for a reason that stays: an untrusted certificate, a name that nobody has."""
-    while exc is not None:
-        if isinstance(exc, ssl.SSLCertVerificationError):
-            return True
-        if isinstance(exc, socket.gaierror) and exc.errno == socket.EAI_NONAME:
-            return True
-        exc = exc.__cause__ or exc.__context__
-    return False
-
-
 def _pause_s(attempt: int) -> float:
     """Longer each time, and never the same for two clients that were refused together."""
     return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**attempt) * random.uniform(0.5, 1.0)
@@ -261,5 +265,5 @@ async def _whole(response: Any, most: int, *, cut: bool = False) -> bytes:
         if size > most and cut:
             break
         if size > most:
-            raise EngineError(f"the server sent more than {most:,} bytes")
+            raise EndpointError(f"the server sent more than {most:,} bytes")
     return b"".join(pieces)[:most]

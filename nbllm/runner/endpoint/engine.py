@@ -116,7 +116,7 @@ class EndpointEngine:
         if isinstance(request, ChoiceRequest):
             raise UnsupportedError(
                 "choose: another server does not say how likely each choice is; load the model here, or let it answer "
-                "one of them with chat(choice=...)"
+                "with one of them: chat(choice=...), classify without proba"
             )
         self._asker.check(request)
         job = Job(request, on_chunk, self._cancel)

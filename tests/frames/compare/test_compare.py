@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import itertools
 import threading
 from concurrent.futures import CancelledError
@@ -233,6 +234,17 @@ def test_limit_is_of_each_model() -> None:
     assert frame[["model", "input"]].values.tolist() == [["a", "rain"], ["b", "rain"]]
 
 
+def test_limit_takes_rows_of_data_with_all_that_is_asked_of_them() -> None:
+    frame = _compare(["{topic}?", "{topic}!"], talking("a"), {"temperature": [0, 1]}, _DATA, repeat=2, limit=1)
+    assert set(frame["input"]) == {"rain?", "rain!"}
+    assert len(frame) == 2 * 2 * 2
+
+
+def test_limit_takes_prompts_where_there_is_no_data() -> None:
+    assert _compare(["1", "2", "3"], talking("a"), limit=2)["input"].tolist() == ["1", "2"]
+    assert _compare(["1", "2", "3"], talking("a"), limit=0).empty
+
+
 def test_progress_is_of_the_whole() -> None:
     seen: list[tuple[int, int]] = []
     _compare(["1", "2"], [talking("a"), talking("b")], progress=lambda done, total: seen.append((done, total)))
@@ -291,6 +303,49 @@ def test_a_watch_is_told_of_each_model_and_of_no_judge(garage: Garage) -> None:
     assert frame["score_judge"].notna().tolist() == [True, False]
 
 
+# ---- the index of the data
+
+
+def _with_index(index: Any) -> pd.DataFrame:
+    return pd.DataFrame({"topic": ["rain", "sun"]}, index=index)
+
+
+@pytest.mark.parametrize(
+    ("index", "columns"),
+    [
+        pytest.param(pd.Index(["m", "e"]), {"var_index": ["m", "e"]}, id="unnamed"),
+        pytest.param(pd.Index([7, 7], name="id"), {"var_id": [7, 7]}, id="named, doubled"),
+        pytest.param(pd.Index([0, 1], name="id"), {"var_id": [0, 1]}, id="named, counting"),
+        pytest.param(pd.RangeIndex(1, 3), {"var_index": [1, 2]}, id="a part of another frame"),
+        pytest.param(
+            pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["x", None]),
+            {"var_x": ["a", "b"], "var_level_1": [1, 2]},
+            id="levels",
+        ),
+        pytest.param(pd.Index(["m", "e"], name="topic"), {}, id="named as a column"),
+        pytest.param(pd.RangeIndex(2), {}, id="counting"),
+    ],
+)
+def test_an_index_leads_back_to_the_data(index: Any, columns: dict[str, list[Any]]) -> None:
+    frame = _compare("{topic}", [talking("a")], data=_with_index(index))
+    assert frame["var_topic"].tolist() == ["rain", "sun"]
+    assert {name: frame[name].tolist() for name in frame if name.startswith("var_") and name != "var_topic"} == columns
+
+
+def test_an_index_is_there_when_it_is_run_again() -> None:
+    model = talking("a")
+    frame = _compare("{topic}", model, data=_with_index(["m", "e"]), expected=["x", "y"])
+    again = nbllm.replay(frame, models={"a": model}, progress=False)
+    assert again["var_index"].tolist() == ["m", "e"]
+    assert again["var_expected"].tolist() == ["x", "y"]
+    assert again["response_id"].tolist() == frame["response_id"].tolist()
+
+
+def test_an_index_is_no_column_of_a_prompt() -> None:
+    with pytest.raises(ParameterError, match="no column 'index'"):
+        _compare("{index}", talking("a"), data=_with_index(["m", "e"]))
+
+
 # ---- bad input
 
 
@@ -337,6 +392,10 @@ def test_a_watch_is_told_of_each_model_and_of_no_judge(garage: Garage) -> None:
         pytest.param({"order": "row"}, "order", id="order"),
         pytest.param({"on_error": "ignore"}, "on_error", id="on_error"),
         pytest.param({"limit": -1}, "limit", id="limit"),
+        pytest.param({"max_tokens": 3}, "params={'max_tokens': 3}", id="option of chat"),
+        pytest.param({"max_token": 3}, "params={'max_tokens': 3}", id="option of chat, nearly"),
+        pytest.param({"n": 3}, "repeat=", id="option of chat that is called otherwise"),
+        pytest.param({"modles": ["a"]}, "did you mean models", id="argument, nearly"),
         pytest.param({"response_format": 3}, "response_format", id="response_format"),
     ],
 )
@@ -348,6 +407,15 @@ def test_bad_input_asks_nothing(options: dict[str, Any], hint: str) -> None:
     assert hint in str(caught.value)
     assert "\n" not in str(caught.value)
     assert requests_of(model) == []
+
+
+def test_a_comparison_of_nothing_is_one_line() -> None:
+    with pytest.raises(ParameterError, match=r"prompts: is missing; write compare\(prompts\)"):
+        nbllm.compare()  # type: ignore[call-arg]
+
+
+def test_the_signature_of_compare_is_its_own() -> None:
+    assert list(inspect.signature(nbllm.compare).parameters)[:4] == ["prompts", "models", "params", "data"]
 
 
 def test_what_is_no_comparison_is_refused() -> None:

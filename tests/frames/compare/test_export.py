@@ -161,6 +161,9 @@ def test_preferences_of_pairwise_judgements_are_their_winners() -> None:
             id="near",
         ),
         pytest.param(lambda: to_jsonl(two_models(), format="dpo", score="response"), "holds texts", id="texts"),
+        pytest.param(
+            lambda: to_jsonl(results({"score_a": 1}, {"score_a": 1}), format="dpo"), '"dpo" has no pair', id="no_pair"
+        ),
         pytest.param(lambda: to_jsonl(pd.DataFrame({"a": [1]})), "no result of nbllm.compare", id="other_frame"),
     ],
 )

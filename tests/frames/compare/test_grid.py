@@ -369,3 +369,22 @@ def test_import_needs_no_pandas() -> None:
     code = "import sys, nbllm.frames.compare.grid, nbllm.frames.compare.export, nbllm.frames.compare.plot\n"
     code += "sys.exit(bool({'pandas', 'matplotlib', 'numpy'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+
+
+@pytest.mark.parametrize(
+    ("frame", "example"),
+    [
+        pytest.param(
+            pd.DataFrame({"topic": ["a"], "text": ["b"]}), "grid(rows='topic', cols=[], values='text')", id="two"
+        ),
+        pytest.param(pd.DataFrame(), "grid(rows='topic', cols=[], values='text')", id="none"),
+        pytest.param(
+            two_models()[["model", "response"]], "grid(rows='model', cols=[], values='response')", id="a part"
+        ),
+    ],
+)
+def test_grid_of_another_frame_says_what_to_write(frame: pd.DataFrame, example: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        grid(frame)
+    assert str(caught.value).startswith("rows: no column 'input': it is no result of nbllm.compare")
+    assert str(caught.value).endswith(example)

@@ -4,6 +4,7 @@ import importlib
 import logging
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -17,6 +18,12 @@ _CASES = [
     pytest.param("equals", "paris", "Paris", 0.0, id="equals is exact"),
     pytest.param("equals", "7", 7, 1.0, id="equals a number"),
     pytest.param("contains", "It is Paris.", "Paris", 1.0, id="contains"),
+    pytest.param("equals", "true", True, 1.0, id="equals a truth"),
+    pytest.param("equals", "1", 1.0, 1.0, id="equals a float"),
+    pytest.param(("equals", 1), "1.0", None, 1.0, id="equals its argument"),
+    pytest.param("contains", "It has 1 moon.", 1.0, 1.0, id="contains a number"),
+    pytest.param("levenshtein", "true", np.True_, 1.0, id="levenshtein of a truth"),
+    pytest.param("rouge", "2024-01-01", pd.Timestamp("2024-01-01"), 1.0, id="rouge of a date"),
     pytest.param(("contains", "Rome"), "It is Paris.", "Paris", 0.0, id="contains its argument"),
     pytest.param(("regex", r"^\d{4}$"), "1999", None, 1.0, id="regex"),
     pytest.param(("regex", r"\d{4}"), "99", None, 0.0, id="regex does not match"),
@@ -68,6 +75,25 @@ def test_a_function_that_raises_leaves_its_rows_without_a_score(caplog: pytest.L
     assert frame["score_number"].isna().tolist() == [False, True, True]
     assert "ValueError" in caplog.text
     assert "2 rows" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        pytest.param("q", "row['var_q']", id="column of the data"),
+        pytest.param("responce", "did you mean row['response']?", id="near miss"),
+    ],
+)
+def test_a_key_that_a_row_lacks_gets_a_hint(name: str, hint: str, caplog: pytest.LogCaptureFixture) -> None:
+    frame = _frame("a").assign(var_q="x")
+    scored(frame, scorers_of({"it": lambda text, row: len(row[name])}, has_expected=False), [None])
+    assert hint in caplog.text
+
+
+def test_a_key_of_another_dict_gets_no_hint(caplog: pytest.LogCaptureFixture) -> None:
+    frame = _frame("a")
+    scored(frame, scorers_of({"it": lambda text, row: dict[str, int]()["response"]}, has_expected=False), [None])
+    assert "did you mean" not in caplog.text
 
 
 def test_what_is_no_score_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -231,7 +231,7 @@ def test_failed_values_of_a_series_are_kept_by_filter() -> None:
 
 @pytest.mark.usefixtures("failing")
 def test_an_error_that_is_to_be_raised_is_the_rows() -> None:
-    with pytest.raises(EngineError, match=r"^say bad broke$"):
+    with pytest.raises(EngineError, match=r"^row \d( \(index \d+\))?: say bad broke$"):
         _split().llm.map("say {word}", model="toy", cache=False, on_error="raise").compute()
 
 

@@ -54,6 +54,30 @@ def test_probabilities_are_normalised_over_the_labels() -> None:
     assert all(isinstance(request, ChoiceRequest) for request in engine.requests)
 
 
+def test_second_question_of_the_same_labels_has_columns_of_its_own() -> None:
+    model, _ = replying(_by_text)
+    first = FRAME.llm.classify("text", ["good", "bad"], proba=True, model=model, **QUIET)
+    result = first.llm.classify("text", ["good", "bad"], proba=True, into="again", model=model, **QUIET)
+    assert list(result.columns) == ["text", "label", "p_good", "p_bad", "again", "again_p_good", "again_p_bad"]
+    assert result["again_p_good"].equals(result["p_good"].rename("again_p_good"))
+
+
+def test_column_that_is_given_itself_is_one_line() -> None:
+    with pytest.raises(ParameterError) as caught:
+        FRAME.llm.classify(FRAME["text"], ["good", "bad"])
+    assert str(caught.value) == "col: must be a column's name, not a Series; write 'text'"
+    with pytest.raises(ParameterError, match=r"^col: must be a column's name, not a list$"):
+        FRAME.llm.classify(["text"], ["good", "bad"])
+
+
+def test_constraint_that_is_none_leaves_the_verbs_own() -> None:
+    model, engine = replying(_by_text)
+    FRAME.llm.classify("text", ["good", "bad"], choice=None, model=model, **QUIET)
+    request = engine.requests[0]
+    assert isinstance(request, GenerateRequest)
+    assert request.constraint is not None
+
+
 def test_series_with_probabilities_is_a_frame() -> None:
     model, _ = replying(_by_text)
     result = FRAME["text"].llm.classify(["good", "bad"], proba=True, model=model, **QUIET)
@@ -88,11 +112,11 @@ def test_examples_of_probabilities_need_the_label_only() -> None:
     [
         pytest.param("good", {}, "labels: must be a list", id="a text"),
         pytest.param(["good"], {}, "labels: must be a list", id="one"),
-        pytest.param(["good", 1], {}, "labels: must be a list", id="a number"),
+        pytest.param({"good", "bad"}, {}, "labels: a set's order differs", id="a set"),
+        pytest.param(["good", 1], {}, "labels: must be a list .*; write '1' for 1, not", id="a number"),
         pytest.param(["good", "good"], {}, "labels: 'good' is there twice", id="twice"),
         pytest.param(["a", "b"], {"multi": True, "proba": True}, "proba: is of one label", id="multi and proba"),
         pytest.param(["a", "b"], {"choice": ["c"]}, "choice: this verb says itself", id="a constraint"),
-        pytest.param(["a", "b"], {"proba": True, "into": "p_a"}, "into: 'p_a' is the name", id="into a probability"),
         pytest.param(
             ["a", "b"], {"examples": pd.DataFrame({"text": ["x"], "label": ["c"]})}, "none of the labels", id="example"
         ),

@@ -129,13 +129,14 @@ def test_prefer_without_swapping_asks_once_a_row() -> None:
     [
         (lambda a: a.prefer("reply", "reply"), "b: is the same column"),
         (lambda a: a.prefer("reply", "other", swap=1), "swap: must be"),
+        (lambda a: a.prefer("reply", "other", criteria="{nope}"), "^criteria: there is no column 'nope'"),
         (lambda a: a.prefer("reply", "othr"), "did you mean 'other'"),
         (
             lambda a: a.prefer("reply", "other", examples=FRAME.dropna().assign(preferred="gold")),
             "must have 'reply' or 'other'",
         ),
     ],
-    ids=["same column", "swap", "near miss", "examples"],
+    ids=["same column", "swap", "criteria", "near miss", "examples"],
 )
 def test_bad_preferences_are_one_line(call: Any, says: str) -> None:
     with pytest.raises(ParameterError, match=says):

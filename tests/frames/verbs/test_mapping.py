@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nbllm.core import Chunk, GenerateRequest, Message
-from nbllm.errors import EngineError, InvalidRequestError, ParameterError
+from nbllm.core import Chunk, GenerateRequest, Message, Usage
+from nbllm.errors import ConstraintError, EngineError, InvalidRequestError, ParameterError
+from nbllm.frames.landing import MisfitError
 from nbllm.frames.templates import TemplateError
 from nbllm.session.cache import AnswerCache
 from nbllm.session.model import Model
@@ -50,7 +51,7 @@ def test_map_keeps_duplicate_index_order_and_nulls() -> None:
 def test_map_with_a_multiindex_of_columns_keeps_it() -> None:
     model, _ = _shouting()
     frame = pd.DataFrame({("a", "x"): [1], ("b", "y"): ["t"]})
-    with pytest.raises(ParameterError, match="names no column"):
+    with pytest.raises(ParameterError, match="cannot name columns of several levels"):
         frame.llm.map("{}", model=model, **QUIET)
     result = frame.llm.classify(("b", "y"), ["L", "M"], model=replying(lambda _: "M")[0], **QUIET)
     assert result.columns.tolist() == [("a", "x"), ("b", "y"), ("label", "")]
@@ -125,8 +126,132 @@ def test_failed_rows_are_skipped_with_duplicate_index() -> None:
 
 
 def test_failed_rows_raise_when_asked_to() -> None:
-    with pytest.raises(EngineError, match="it broke"):
+    with pytest.raises(EngineError, match=r"^row 1: it broke$"):
         _words("a", "bad").llm.map("{word}", model=_shouting()[0], on_error="raise", **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "says"),
+    [
+        pytest.param("{word}", ["a", " "], "^row 1: the prompt is empty", id="no request"),
+        pytest.param("{word:.2f}", [None, "a"], "^row 1: prompt: ", id="no prompt"),
+        pytest.param("say {word}", ["a", "refuse"], "^row 1: say refuse was refused", id="refused by the engine"),
+    ],
+)
+def test_raised_error_says_which_row_it_is_of(prompt: str, words: list[Any], says: str, tmp_path: Path) -> None:
+    model, _ = answering(tmp_path)
+    with pytest.raises(InvalidRequestError, match=says):
+        _words(*words).llm.map(prompt, model=model, on_error="raise", **QUIET)
+    kept = _words(*words).llm.map(prompt, model=model, **QUIET)["response_error"].iloc[1]
+    assert not kept.startswith("row")
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        pytest.param([0, 1], r"^row 1: it broke$", id="the places"),
+        pytest.param(["x", "y"], r"^row 1 \(index 'y'\): it broke$", id="texts"),
+        pytest.param([5, 6], r"^row 1 \(index 6\): it broke$", id="other numbers"),
+        pytest.param([0, pd.NA], r"^row 1 \(index <NA>\): it broke$", id="null"),
+    ],
+)
+def test_raised_error_has_the_rows_label(index: list[Any], says: str) -> None:
+    with pytest.raises(EngineError, match=says):
+        _words("a", "bad", index=index).llm.map("{word}", model=_shouting()[0], on_error="raise", **QUIET)
+
+
+def test_skipped_rows_are_told_of_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    _words("a", "bad", "c", "bad").llm.map("{word}", model=_shouting()[0], on_error="skip", **QUIET)
+    assert caplog.messages == ["2 of 4 rows failed and are left out; the first is row 1: it broke"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        pytest.param({"regex": "[0-9"}, "the regular expression is not supported", id="regex"),
+        pytest.param({"grammar": "start: nothing"}, "the Lark grammar is not supported", id="grammar"),
+    ],
+)
+def test_form_that_is_none_is_refused_before_any_row(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConstraintError, match=says):
+        _words("a").llm.map("{word}", model="no-such-model", **options)
+
+
+def test_answer_of_a_form_that_is_cut_says_where() -> None:
+    model, _ = replying(lambda _: Chunk(text="12", finish_reason="length", usage=Usage(5, 2)))
+    result = _words("a").llm.map("{word}", response_format=int, max_tokens=2, model=model, **QUIET)
+    assert result["response_error"].iloc[0] == (
+        "the answer was cut at 2 tokens, before it had its form; give a larger max_tokens="
+    )
+
+
+def test_value_that_does_not_fit_its_column_is_an_error() -> None:
+    model, _ = replying(lambda _: "1e400")
+    options = {"response_format": {"type": "number"}, "model": model, **QUIET}
+    result = _words("a").llm.map("{word}", **options)
+    assert result["response_error"].iloc[0] == "Infinity does not fit into a column of Float64"
+    with pytest.raises(MisfitError, match=r"^row 0: Infinity"):
+        _words("a").llm.map("{word}", on_error="raise", **options)
+
+
+@pytest.mark.parametrize(
+    ("system", "messages"),
+    [
+        pytest.param("You know {word}.", ["system: {word} is sent as it is, for a system message is the same for all "
+                     "rows; columns are filled in in the prompt"], id="a column"),
+        pytest.param('Write {"word": 1}.', [], id="JSON"),
+    ],
+)  # fmt: skip
+def test_system_is_sent_as_it_is(system: str, messages: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    model, engine = _shouting()
+    _words("a").llm.map("{word}", system=system, model=model, **QUIET)
+    (request,) = engine.requests
+    assert isinstance(request, GenerateRequest)
+    assert (request.messages or ())[0] == Message("system", system)
+    assert caplog.messages == messages
+
+
+def test_whole_numbers_are_names_of_columns() -> None:
+    model, _ = _shouting()
+    frame = pd.DataFrame([["a", "b", "c"]], columns=[0, 1, "1"])
+    assert frame.llm.map("{0}{1} {7}", model=model, **QUIET)["response"].tolist() == ["AC {7}"]
+    assert frame[[0, 1]].llm.map("{0:>2}{1}", model=model, **QUIET)["response"].tolist() == [" AB"]
+    with pytest.raises(ParameterError, match=r"write \{0\}"):
+        frame.llm.map("hello")
+
+
+def test_columns_of_several_levels_are_told_of() -> None:
+    frame = pd.DataFrame({("a", "x"): ["t"]})
+    with pytest.raises(ParameterError, match=r"^prompt: cannot name columns of several levels; .*'_'.join") as caught:
+        frame.llm.map("say {a}")
+    assert caught.value.param == "prompt"
+    frame.columns = frame.columns.map("_".join)
+    assert frame.llm.map("say {a_x}", model=_shouting()[0], **QUIET)["response"].tolist() == ["SAY T"]
+
+
+def test_round_trip_through_parquet_asks_the_same() -> None:
+    model, engine = _shouting()
+    lists = pd.DataFrame({"tags": [["a", "b"], ["c"]]})
+    arrays = pd.DataFrame({"tags": [np.array(tags, object) for tags in lists["tags"]]})
+    for frame in (lists, arrays):
+        frame.llm.map("say {tags}", model=model, **QUIET)
+    assert engine.prompts == ['say ["a", "b"]'] * 2 + ['say ["c"]'] * 2
+
+
+def test_a_cell_that_is_run_again_replaces_its_columns() -> None:
+    model, _ = _shouting()
+    options = {"into": "said", "overwrite": True, "model": model, **QUIET}
+    frame = _words("a", "bad", index=[1, 1])
+    frame.attrs["kept"] = 1
+    first = frame.llm.map("say {word}", details=True, **options).assign(other=0)
+    again = first.llm.map("now {word}", **options)
+    assert list(again.columns) == ["word", "said", "other", "said_error"]
+    assert again["said"].fillna("-").tolist() == ["NOW A", "-"]
+    assert again.attrs == {"kept": 1}
+    well = again.iloc[:1].llm.map("well {said}", **options)
+    assert list(well.columns) == ["word", "said", "other"]
+    assert well["said"].tolist() == ["WELL NOW A"]
+    assert first["said"].iloc[0] == "SAY A"
 
 
 def test_a_prompt_that_is_empty_in_one_row_fails_that_row_only() -> None:
@@ -138,7 +263,9 @@ def test_a_prompt_that_is_empty_in_one_row_fails_that_row_only() -> None:
 @pytest.mark.parametrize("name", ["response", "response_error"])
 def test_an_existing_column_is_never_overwritten(name: str) -> None:
     frame = _words("a").assign(**{name: 1})
-    with pytest.raises(ParameterError, match=r"^into: there is a column .* already; give another into="):
+    with pytest.raises(
+        ParameterError, match=r"^into: there is a column .* already; give another into=, or overwrite=True"
+    ):
         frame.llm.map("{word}", model=_shouting()[0], **QUIET)
     assert frame.llm.map("{word}", model=_shouting()[0], into="said", **QUIET)["said"].tolist() == ["A"]
 
@@ -153,6 +280,8 @@ def test_an_existing_column_is_never_overwritten(name: str) -> None:
         pytest.param(lambda a: a.map("{word}", temprature=1), ParameterError, "temperature", id="unknown option"),
         pytest.param(lambda a: a.map("{word}", detials=True), ParameterError, "details", id="unknown own option"),
         pytest.param(lambda a: a.map("{word}", n=2), ParameterError, "n: a row has room", id="n"),
+        pytest.param(lambda a: a.map("{word}", stream=True), ParameterError, "stream: a table's", id="stream"),
+        pytest.param(lambda a: a.map("{word}", overwrite=1), ParameterError, "overwrite: must be", id="overwrite"),
         pytest.param(lambda a: a.map("{word}", details=1), ParameterError, "details: must be", id="details"),
         pytest.param(lambda a: a.map("{word}", seed=-1), ParameterError, "seed", id="seed"),
         pytest.param(lambda a: a.map("{word}", on_error="ignore"), ParameterError, "on_error", id="on_error"),
