@@ -28,12 +28,44 @@ OUTPUT = ".jp-OutputArea-output"
 # else came from an attack.
 _WATCH = (
     f"const GRID = {json.dumps(GRID.strip())};"
-    + """
+    + r"""
 const OUTPUT = ".jp-OutputArea-output";
 const TAGS = new Set(("p h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code em strong del a table thead tbody tr th td hr "
   + "br span div dl dt dd details summary small").split(" "));
 const FINE = /^(https?:|mailto:|#)/i;
-window.foreign = (root) => [root, ...root.querySelectorAll("*")].flatMap((element) => {
+const CHAT = `${OUTPUT} > .lm-Widget > section.nbllm-chat`;
+const IN_ANSWER = "article[data-role=assistant] .nbllm-body *";
+const IN_TEXT = "article[data-role=user] .nbllm-body *, .nbllm-tail *, .nbllm-reasoning > div *, .nbllm-foot *";
+const NODES = new Set(("p h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code em strong s a table thead tbody tr th td hr "
+  + "br span div input button").split(" "));
+const CONTROLS = new Set(("section div form fieldset legend label select optgroup option input textarea button article "
+  + "h3 details summary span p ul li").split(" "));
+const NODE_ATTRIBUTES = new Set(("class title href target rel start align data-language data-display role aria-label "
+  + "tabindex type disabled checked data-do").split(" "));
+const CONTROL_ATTRIBUTES = new Set(("class title id for name value label placeholder autocomplete type min max step "
+  + "rows hidden disabled multiple novalidate open dir tabindex role style data-theme data-phase data-gone data-role "
+  + "data-turn data-id data-index data-do data-change data-format data-lm-suppress-shortcuts "
+  + "data-jp-suppress-context-menu").split(" "));
+const OWN_STYLE = /^(--used: [\d.]+%;|height: ([\d.]+px|auto);)?$/;
+const OWN_CLASS = /^(nbllm-[a-z-]+|language-[\w+#.-]{1,40}|[a-z][a-z0-9]{0,3}|)$/;
+const isTypeset = (element) => element.closest(".nbllm-math mjx-container") !== null;
+window.foreignInChat = (element) => {
+  const inAnswer = element.matches(IN_ANSWER), tag = element.localName, found = [];
+  const tags = inAnswer ? NODES : CONTROLS, attributes = inAnswer ? NODE_ATTRIBUTES : CONTROL_ATTRIBUTES;
+  if (element.matches(IN_TEXT) || !tags.has(tag) || (inAnswer && tag === "button" && element.dataset.do !== "copyCode"))
+    found.push(`chat: ${tag}`);
+  for (const { name, value } of element.attributes)
+    if (!(attributes.has(name) || (!inAnswer && name.startsWith("aria-")))
+        || (name === "href" && !/^(https?|mailto):/.test(value))
+        || (name === "class" && !value.split(/\s+/).every((one) => OWN_CLASS.test(one)))
+        || (["id", "for"].includes(name) && !value.startsWith("nbllm-"))
+        || (name === "style" && !OWN_STYLE.test(value)))
+      found.push(`chat: ${tag} ${name}=${value}`);
+  return found;
+};
+window.foreign = (root) => [root, ...root.querySelectorAll("*")].flatMap((element) =>
+  element.closest(CHAT) && !isTypeset(element) ? window.foreignInChat(element) : window.foreignIn(element, root));
+window.foreignIn = (element, root) => {
   const tag = element.localName, found = [];
   const inMaths = element.closest("mjx-container") !== null;
   const isTask = tag === "input" && element.type === "checkbox" && element.disabled;
@@ -53,7 +85,7 @@ window.foreign = (root) => [root, ...root.querySelectorAll("*")].flatMap((elemen
       found.push(`${tag} ${name}=${value}`);
   }
   return found;
-});
+};
 window.seen = new Set();
 window.changed = 0;
 const watch = new MutationObserver((records) => {

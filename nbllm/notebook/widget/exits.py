@@ -35,6 +35,11 @@ def remove(chat_id: str) -> bool:
     return _open.chats.pop(chat_id, None) is not None
 
 
+def find(chat_id: str) -> Closable | None:
+    """The open chat of this id."""
+    return _open.chats.get(chat_id)
+
+
 def _close_all() -> None:
     if os.getpid() != _open.pid:
         return  # a forked child: its parent's outputs are none of its own

@@ -30,6 +30,7 @@ _MAX_CHARS_OF_OTHERS = 2_000  # of a message that is neither question nor answer
 _MAX_OTHERS = 20
 _MAX_NAMED = 20
 _NOTE_BYTES = 1000
+_LOAD = "%load_ext nbllm"  # a kernel that was just started does not know %llm
 _DAY = re.compile(r"(\d{4})(\d\d)(\d\d)-.*")  # an id begins with it
 _SPACES = re.compile("^ | (?= )", re.MULTILINE)  # HTML shows several as one
 _ENDINGS = {
@@ -107,8 +108,9 @@ def _head(title: str, path: Sequence[Turn], chat_id: str) -> _Shown:
 
 def _end(chat_id: str) -> _Shown:
     what, command = ("this", f"%llm chat {_one_line(chat_id)}") if chat_id else ("a", "%llm chat")
-    how = f"To go on with {what} chat, run a cell with"
-    return _Shown(f"*{how}* {code_span(command)}", f"{how} {command}")
+    how, then = f"To go on with {what} chat, run a cell with", "and below it"
+    markdown = f"*{how}* {code_span(_LOAD)} *{then}* {code_span(command)}"
+    return _Shown(markdown, f"{how} {_LOAD} {then} {command}")
 
 
 def _both(parts: Iterable[_Shown]) -> dict[str, str]:

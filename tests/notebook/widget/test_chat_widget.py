@@ -480,9 +480,12 @@ def test_child_of_the_kernel_closes_nothing(notebook: Notebook, page: Page, monk
 
 
 def test_what_is_said_is_on_disk_after_each_turn_and_can_be_gone_on_with(notebook: Notebook) -> None:
-    answered(notebook, ChatWidget(), "Q1", "A1")
+    widget = ChatWidget()
+    answered(notebook, widget, "Q1", "A1")
     (kept,) = Shelf().list()
     assert [message.content for message in Shelf().messages(kept.chat_id)] == ["Q1", "A1"]
+    assert notebook.run(f"%llm chat {kept.chat_id}").result is widget
+    widget.close()
     assert "A1" in (Shelf().bundle(kept.chat_id) or {})["text/markdown"]
     notebook.run("%llm reset --all")
     notebook.engine.enqueue("A2")

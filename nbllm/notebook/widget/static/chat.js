@@ -597,6 +597,7 @@ function say(view, text) {
 
 function endingOf(state) {
   if (!state.hasAnswered || state.state.error) return "";
+  if (state.state.draft) return "Stopped"; // before a word of it: the question is back
   return state.transcript.at(-1)?.ending === "interrupted" ? "Stopped" : "Answer complete";
 }
 
