@@ -109,12 +109,10 @@ def check_widget_notebook(notebook: Any) -> None:
     assert said["messages"].count("'role'") == 5
     assert said["last"] == "('stop', 7, 'smollm2')"
     assert "('chat-1', 7, " in said["both"], "what a cell says is said in the widget too"
-    found = re.findall(
-        r"> What .*|Paris|> And .*|Rome|Madrid|run a cell with %load_ext nbllm and below it %llm chat [0-9]{8}-[0-9a-f]{12}$", said["chat"]
-    )
+    found = re.findall(r"> What .*|Paris|> And .*|Rome|Madrid|below it %llm chat [0-9]{8}-[0-9a-f]{12}$", said["chat"])
     assert [words.partition("chat ")[0] for words in found] == [
         *("> What is the capital of France?", "Paris", "> And of Italy?", "Rome", "> And of Spain?", "Madrid"),
-        "run a cell with %llm ",
+        "below it %llm ",
     ]
 
 

@@ -45,13 +45,18 @@ def test_chat_is_there_to_be_read() -> None:
     assert "How?<br>" in html.replace("<br />", "<br>")
     assert found["text/plain"] == (
         "chat-1 · smollm2 · 2026-11-22\n\nsystem: Be kind.\n\n> Hello *you*\n\n**Hi** there\n\n"
-        f"> How?\n>   So?\n>\n> Yes\n\n- a\n- b\n\nTo go on with this chat, run a cell with %load_ext nbllm and below it %llm chat {ID}"
+        "> How?\n>   So?\n>\n> Yes\n\n- a\n- b\n\n"
+        f"To go on with this chat, run a cell with %load_ext nbllm and below it %llm chat {ID}"
     )
 
 
 def test_empty_chat_says_so() -> None:
     found = bundle("chat-1", [], ID)
-    parts = ["chat-1 · 2026-11-22", "No messages yet.", "To go on with a chat, run a cell with %load_ext nbllm and below it %llm chat"]
+    parts = [
+        "chat-1 · 2026-11-22",
+        "No messages yet.",
+        "To go on with a chat, run a cell with %load_ext nbllm and below it %llm chat",
+    ]
     assert found["text/plain"].split("\n\n") == parts
     assert words(with_mistune(found["text/markdown"])) == " ".join(parts)
 
