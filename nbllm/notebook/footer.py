@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nbllm.markup.safe import literal_markdown
 
 if TYPE_CHECKING:
-    from nbllm.core import SamplingParams
+    from nbllm.core import FinishReason, SamplingParams
     from nbllm.session.response import Response
 
 _ENDINGS = {
@@ -43,8 +43,13 @@ def usage_line(response: Response, context_length: int = 0) -> str:
         share = (usage.prompt_tokens + usage.completion_tokens) / context_length
         parts.append(f"{share:.0%} of the context" if share >= 0.01 else "under 1% of the context")
     if response.finish_reason != "stop":
-        parts.append(_ENDINGS[response.finish_reason])
+        parts.append(ending(response.finish_reason))
     return " · ".join(parts)
+
+
+def ending(reason: FinishReason) -> str:
+    """How an answer ended, "" if by itself."""
+    return _ENDINGS.get(reason, "")
 
 
 def details(response: Response, context_length: int = 0) -> list[str]:

@@ -41,7 +41,7 @@ const NODES = new Set(("p h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code em stro
 const CONTROLS = new Set(("section div form fieldset legend label select optgroup option input textarea button article "
   + "h3 details summary span p ul li").split(" "));
 const NODE_ATTRIBUTES = new Set(("class title href target rel start align data-language data-display role aria-label "
-  + "tabindex type disabled checked data-do").split(" "));
+  + "tabindex type disabled checked dir data-do").split(" "));
 const CONTROL_ATTRIBUTES = new Set(("class title id for name value label placeholder autocomplete type min max step "
   + "rows hidden disabled multiple novalidate open dir tabindex role style data-theme data-phase data-gone data-role "
   + "data-turn data-id data-index data-do data-change data-format data-lm-suppress-shortcuts "

@@ -60,7 +60,7 @@ class ChatWidget(anywidget.AnyWidget):
         model: a name, a path, or an nbllm.Model; None is what cells use.
         conversation: the name of one of the notebook's, which begins here if there is none, or an nbllm.Conversation;
             None goes on with the notebook's current one.
-        system: the system message of a conversation that begins here.
+        system: the system message of conversations that begin here.
         options: of Model.chat, such as temperature=0.2; the page's settings change them.
 
     Attributes:
@@ -220,8 +220,8 @@ class ChatWidget(anywidget.AnyWidget):
             if self._stops is not None:
                 self._stops.close()
 
-    def _keep(self) -> None:
-        self._keeper.keep(self._talk.book)
+    def _keep(self) -> str:
+        return self._keeper.keep(self._talk.book)
 
     def _on_event(self, event: Event) -> None:
         self._screen.on_event(event)
@@ -289,7 +289,7 @@ def _book(desk: Desk, conversation: Conversation | str | None, system: str | Non
         raise ParameterError("conversation", f"must be a name or an nbllm.Conversation, not {what}")
     default = desk.settings.system
     tree, _ = desk.conversations.choose(name=conversation, system=system, default_system=default)
-    return TreeBook(desk.conversations, tree, default_system=default)
+    return TreeBook(desk.conversations, tree, default_system=default if system is None else system)
 
 
 def _id(content: Any) -> int | str | None:

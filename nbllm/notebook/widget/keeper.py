@@ -54,8 +54,8 @@ class Keeper:
         self._view = None
         self.freeze(book)
 
-    def keep(self, book: Book) -> None:
-        """Write down what was said so far.
+    def keep(self, book: Book) -> str:
+        """Write down what was said so far, and return the id to go on with in another kernel, "" without any.
 
         Raises:
             NbllmError: it cannot be written.
@@ -64,6 +64,8 @@ class Keeper:
         if self.is_frozen:
             self._place.update(bundle)
         self._write(book, bundle)
+        path = book.tree.path()
+        return self._id(path[0]) if path else ""
 
     def _write(self, book: Book, bundle: dict[str, str]) -> None:
         if self._shelf is None:

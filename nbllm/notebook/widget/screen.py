@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Send = Callable[[dict[str, Any]], None]
 SetTrait = Callable[[str, Any], object]
+_AWAKE = {"phase": "idle", "frozen": False}
 _logger = logging.getLogger("nbllm.widget")
 
 
@@ -33,18 +34,19 @@ class Screen:
         send: a message to every view.
         set_trait: the name of a trait and its new value.
         models: that a person could choose; None where there is no page to do so.
-        keep: called when something was said, on the thread that said it; raises NbllmError if it cannot be kept.
+        keep: called when something was said, on the thread that said it; returns the id under which another kernel
+            can go on, and raises NbllmError if it cannot be kept.
 
     Attributes:
         ended: how the last answer ended; None while one is on its way, and before the first.
     """
 
-    def __init__(self, send: Send, set_trait: SetTrait, models: Models | None, keep: Callable[[], None]) -> None:
+    def __init__(self, send: Send, set_trait: SetTrait, models: Models | None, keep: Callable[[], str]) -> None:
         self._send, self._set_trait, self._models, self._keep = send, set_trait, models, keep
         self._outbox = Outbox()
         self._live = Live(send, outbox=self._outbox)
         self._transcript = Transcript()
-        self._state: dict[str, Any] = {"phase": "idle", "detail": "", "error": "", "draft": "", "frozen": False}
+        self._state: dict[str, Any] = {**dict.fromkeys(("detail", "error", "draft", "chat"), ""), **_AWAKE}
         self._listed: list[Listed] = []
         self._listing = threading.Lock()
         self._keeping = threading.Lock()
@@ -91,8 +93,9 @@ class Screen:
             if said == self._num_kept:
                 return
             try:
-                self._keep()
+                chat = self._keep()
                 self._num_kept = said
+                self.change(chat=chat)
             except NbllmError as error:
                 _logger.warning("a chat is not kept: %s", error)
                 if not self._is_unkept:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbllm.markup.characters import normalized
 from nbllm.markup.nodes import nodes
-from nbllm.notebook.footer import usage_line
+from nbllm.notebook.footer import ending, usage_line
 from nbllm.notebook.widget.attachments import split
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Transcript:
             "blocks": nodes(text) if noted.blocks is None else noted.blocks,
             "reasoning": normalized(turn.answer.reasoning or ""),
             "model": normalized(turn.model),
-            "footer": normalized(noted.footer),
+            "footer": normalized(noted.footer or ending(turn.finish_reason)),
             "ending": turn.finish_reason,
             "live": noted.live,
         }

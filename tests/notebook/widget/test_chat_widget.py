@@ -505,6 +505,13 @@ def test_new_conversation_takes_nobodys_place_on_disk(notebook: Notebook) -> Non
     assert kept == {("Q1", "A1"), ("Q2", "A2")}
 
 
+def test_new_conversation_has_the_widgets_system_message(notebook: Notebook) -> None:
+    widget = ChatWidget(system="Be brief.")
+    answered(notebook, widget, "Q1", "A1")
+    widget._talk.new()
+    assert widget._talk.system == "Be brief."
+
+
 def test_chat_that_was_saved_before_its_first_turn_has_a_text(notebook: Notebook, page: Page) -> None:
     notebook.run("import nbllm\nnbllm.ChatWidget()")
     (metadata,) = [output["metadata"] for output in notebook.outputs if output["metadata"].get("nbllm")]

@@ -314,6 +314,15 @@ def test_draft_comes_back_into_an_empty_box_only(chat: ChatPage) -> None:
     expect(view.locator(".nbllm-error")).to_be_hidden()
 
 
+def test_draft_comes_back_where_it_was_typed(chat: ChatPage) -> None:
+    view, other = chat.begin(), chat.show()
+    type_and_send(view, "Sum up")
+    chat.update(state={"phase": "waiting"})
+    chat.update(state={"phase": "idle", "draft": "Sum up"})
+    expect(box(view)).to_have_value("Sum up")
+    expect(box(other)).to_have_value("")
+
+
 def test_refused_question_comes_back(chat: ChatPage) -> None:
     view = chat.begin()
     chat.refuse("wait for the answer, or stop it")
@@ -967,6 +976,12 @@ def test_kernel_that_went_gives_the_question_back(chat: ChatPage) -> None:
     expect(view.locator(".nbllm-status")).to_contain_text("The kernel is gone")
     expect(box(view)).to_have_value("Anybody?")
     expect(messages(view)).to_have_count(2)
+
+
+def test_kernel_that_went_leaves_the_way_to_go_on(chat: ChatPage) -> None:
+    view = chat.begin(transcript=exchange(1), state={"chat": "20261122-0a1b2c3d4e5f"})
+    chat.page.evaluate("() => { window.model.comm_live = false; window.model.trigger('comm_live_update'); }")
+    expect(view.locator(".nbllm-status")).to_contain_text("%llm chat 20261122-0a1b2c3d4e5f")
 
 
 def test_closed_chat_takes_no_questions(chat: ChatPage) -> None:

@@ -15,6 +15,12 @@ def said(tree: Tree, question: str, answer: str, parent: Turn | None = None) -> 
     return tree.add(Message("user", question), Message("assistant", answer), parent=parent, model="toy")
 
 
+def test_answer_that_was_cut_says_so_where_nothing_else_is_known() -> None:
+    tree = Tree("chat-1")
+    tree.add(Message("user", "Why?"), Message("assistant", "Be"), parent=None, finish_reason="length")
+    assert Transcript().of(tree)[1]["footer"] == "cut short (length)"
+
+
 def test_turn_is_a_question_and_an_answer() -> None:
     tree = Tree("chat-1")
     said(tree, "Why?", "*Because*", None)

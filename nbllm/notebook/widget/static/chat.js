@@ -13,7 +13,7 @@ const SLICE_MESSAGES = 6;
 const MAX_DEPTH = 48;
 const MAX_HEIGHT_PX = 220;
 
-const GONE = "The kernel is gone; run this cell again to go on";
+const GONE = "The kernel is gone; to go on, run a cell with";
 const FROZEN = "This chat is frozen; run this cell again to go on";
 const CLOSED = "This chat is closed; run this cell again to go on";
 const BUSY = "Wait for the answer, or stop it";
@@ -133,7 +133,8 @@ function isIdle(state) {
 
 /** Why nobody can be asked any more; "" when somebody can. */
 function closedBecause(state) {
-  if (state.isGone) return GONE;
+  const { chat } = state.state;
+  if (state.isGone) return `${GONE} ${chat ? `%load_ext nbllm and below it %llm chat ${chat}` : "nbllm.ChatWidget()"}`;
   if (state.state.frozen) return FROZEN;
   return state.state.phase === "closed" ? CLOSED : "";
 }
@@ -272,6 +273,7 @@ const TAGS = new Set(
     .split(" "),
 );
 const VOID = new Set(["br", "hr", "input"]);
+const PARAGRAPHS = new Set("p h1 h2 h3 h4 h5 h6 li blockquote th td".split(" ")); // each in its own direction
 const CLASS = /^(?:[a-z][a-z0-9]{0,3}|language-[\w+#.-]{1,40}|nbllm-code|nbllm-math)$/;
 const ATTRIBUTES = {
   class: (value) => value.split(/\s+/).filter((name) => CLASS.test(name)).join(" "),
@@ -305,6 +307,7 @@ function element(node, depth = 0) {
     const value = check(String(attributes[name]), tag);
     if (value) made.setAttribute(name, value);
   }
+  if (PARAGRAPHS.has(tag)) made.dir = "auto";
   if (!VOID.has(tag)) for (const child of children) made.append(element(child, depth + 1));
   return finished(made, tag, attributes ?? {});
 }
@@ -614,6 +617,7 @@ function drawErrors(view) {
       return make("div", "nbllm-notice", {}, make("span", "", {}, line), close);
     }),
   );
+  if (view.notices.length) view.error.scrollIntoView({ block: "nearest" }); // what was just tried did not work, and why
 }
 
 function dismiss(view, { dataset }) {
@@ -1115,7 +1119,7 @@ function putDraftBack(view) {
   const { numDrafts, state } = view.state;
   if (view.numDrafts === numDrafts) return;
   view.numDrafts = numDrafts;
-  if (!state.draft || view.text.value) return;
+  if (!state.draft || view.text.value || (view.state.lastSent && view.state.lastSent.view !== view)) return;
   setMessage(view, state.draft);
   const { lastSent } = view.state;
   if (lastSent?.text.trim() !== state.draft.trim() || view.files.length) return;
@@ -1153,7 +1157,7 @@ function send(view) {
   view.files = [];
   view.recall = null;
   pin(view);
-  state.lastSent = { text, files };
+  state.lastSent = { text, files, view };
   const message = { id: "sending", role: "user", turn: "", text, attachments: files, isPending: true };
   setSending(state, { message, isGot: false });
   setMessage(view, "");
