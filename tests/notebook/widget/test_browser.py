@@ -33,6 +33,8 @@ import nbllm
 def chat(name, **options):
     options = dict(system='You are a helpful assistant.', temperature=0, max_tokens=24) | options
     return nbllm.ChatWidget(conversation=name, **options)
+# The bundled model's ends of a turn are banned: an answer must not be over before something is done to it.
+endless = dict(max_tokens=7000, logit_bias={"0": -100, "2": -100, "4": -100})
 """
 # A kernel hears a widget on the thread that spoke for it last: here that is the one that sleeps then.
 SLEEP = "w.send_state('limits')\nprint('begun', flush=True)\ntime.sleep(60)"
@@ -66,24 +68,24 @@ w
 CELLS = {
     "begin": BEGIN,
     "ask": "chat('ask')",
-    "decode": "chat('decode', max_tokens=2000)",
-    "prefill": "chat('prefill', max_tokens=2000)",
-    "busy": "w = chat('busy', max_tokens=2000)\nw",
+    "decode": "chat('decode', **endless)",
+    "prefill": "chat('prefill', **endless)",
+    "busy": "w = chat('busy', **endless)\nw",
     "busy sleep": SLEEP,
     "later": "w = chat('later')\nw",
     "later sleep": SLEEP,
     "branches": "chat('branches', temperature=1, max_tokens=12)",
-    "two": "two = chat('two', max_tokens=2000)\ntwo",
+    "two": "two = chat('two', **endless)\ntwo",
     "two more": "two",
     "typed": "typed = chat('typed')\ntyped",
     "typed again": "typed",
-    "late": "late = chat('late', max_tokens=2000)\nlate",
+    "late": "late = chat('late', **endless)\nlate",
     "late again": "late",
     "theme": "chat('theme')",
-    "keys": "chat('keys', max_tokens=2000)",
+    "keys": "chat('keys', **endless)",
     "shortcuts": "chat('shortcuts')",
     "audit": RICH,
-    "notebook 7": "chat('seven', max_tokens=2000)",
+    "notebook 7": "chat('seven', **endless)",
 }
 
 
