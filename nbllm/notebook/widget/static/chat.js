@@ -12,6 +12,7 @@ const FIRST_MESSAGES = 30; // what a screen shows, and some to scroll; the rest 
 const SLICE_MESSAGES = 6;
 const MAX_DEPTH = 48;
 const MAX_HEIGHT_PX = 220;
+const ASK_AGAIN_MS = 2000;
 
 const GONE = "The kernel is gone; to go on, run a cell with";
 const FROZEN = "This chat is frozen; run this cell again to go on";
@@ -47,6 +48,7 @@ function joined(model) {
     live: null,
     seq: null, // null: not in step with the kernel, deltas mean nothing
     isAsking: false,
+    asking: 0,
     requests: new Map(),
     nextId: Math.floor(Math.random() * 2 ** 31) * 2 ** 16, // another page hears our answers too, and we its
     sending: null,
@@ -163,6 +165,14 @@ function hello(state) {
   if (state.isAsking) return;
   state.isAsking = true;
   request(state, { do: "hello" }, { refused: () => (state.isAsking = false) });
+  clearTimeout(state.asking); // a page that is just being loaded may lose the question, or its answer
+  state.asking = setTimeout(() => askAgain(state), ASK_AGAIN_MS);
+}
+
+function askAgain(state) {
+  if (!state.isAsking || state.isGone) return;
+  state.isAsking = false;
+  hello(state);
 }
 
 function receive(state, message) {
