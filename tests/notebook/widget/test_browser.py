@@ -85,7 +85,7 @@ CELLS = {
     "keys": "chat('keys', **endless)",
     "shortcuts": "chat('shortcuts')",
     "audit": RICH,
-    "notebook 7": "chat('seven', **endless)",
+    "notebook 7": "chat('seven', max_tokens=2000)",
 }
 
 
