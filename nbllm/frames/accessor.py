@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nbllm.frames.compare.methods import HOMES, ResultMethods
+from nbllm.frames.compare.methods import ResultMethods
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -30,7 +30,6 @@ _HOMES = {
     "search": f"{_VERBS}.embedding",
     "prompts": f"{_VERBS}.prompts",
 }
-HOMES_OF_RESULTS = HOMES
 
 
 class FrameAccessor(ResultMethods):

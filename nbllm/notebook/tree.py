@@ -5,7 +5,6 @@ The turns from a root to the head are the active path, which the next cell goes 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nbllm.errors import InvalidRequestError
+from nbllm.session.watchers import Watchers
 
 if TYPE_CHECKING:
     from nbllm.core import FinishReason, Message
-
-_logger = logging.getLogger("nbllm")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -63,7 +61,7 @@ class Tree:
         self._turns: list[Turn] = []
         self._head: Turn | None = None
         self._beginning = _beginning(system)
-        self._watching: list[Callable[[], None]] = []
+        self._watchers = Watchers()
         self._depth, self._is_changed = 0, False
 
     @classmethod
@@ -262,14 +260,7 @@ class Tree:
         Returns:
             what ends that; calling it twice is harmless.
         """
-        with self._lock:
-            self._watching = [*self._watching, callback]
-
-        def unwatch() -> None:
-            with self._lock:
-                self._watching = [other for other in self._watching if other is not callback]
-
-        return unwatch
+        return self._watchers.add(callback)
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -290,11 +281,7 @@ class Tree:
 
     def tell(self) -> None:
         """Call those who watch; for a change from outside, such as of the name."""
-        for callback in self._watching:
-            try:
-                callback()
-            except Exception:  # what is kept here was asked for by somebody else, who is not to fail for it
-                _logger.exception("a watcher of the conversation %r failed", self.name)
+        self._watchers.tell(f"the conversation {self.name!r}")
 
     # ---- inside, under the lock
 

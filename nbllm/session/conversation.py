@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import stat
 import threading
@@ -22,10 +21,9 @@ from nbllm.session.requests import Prompt
 from nbllm.session.requests import message as as_message
 from nbllm.session.requests import messages as as_messages
 from nbllm.session.response import Collector, Response
+from nbllm.session.watchers import Watchers
 from nbllm.store.files import replace_file
 from nbllm.store.header import shown
-
-_logger = logging.getLogger("nbllm")
 
 MAX_BYTES = 64 << 20
 """Of a saved conversation; a larger file is something else, and would fill the memory."""
@@ -57,7 +55,7 @@ class Conversation:
         self.name = name
         self._turns = [*([Message("system", system)] if system is not None else []), *history]
         self._lock = threading.Lock()
-        self._watching: list[Callable[[], None]] = []
+        self._watchers = Watchers()
 
     def __repr__(self) -> str:
         label = f" {self.name!r}" if self.name else ""
@@ -130,14 +128,7 @@ class Conversation:
         Returns:
             what ends that; calling it twice is harmless.
         """
-        with self._lock:
-            self._watching = [*self._watching, callback]
-
-        def unwatch() -> None:
-            with self._lock:
-                self._watching = [other for other in self._watching if other is not callback]
-
-        return unwatch
+        return self._watchers.add(callback)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the messages as JSON lines; the file is replaced only when all is written."""
@@ -158,11 +149,7 @@ class Conversation:
         self._tell()
 
     def _tell(self) -> None:
-        for callback in self._watching:
-            try:
-                callback()
-            except Exception:  # what is kept here was asked for by somebody else, who is not to fail for it
-                _logger.exception("a watcher of a conversation failed")
+        self._watchers.tell("a conversation")
 
     def _question(self, prompt: str) -> Message:
         if not isinstance(prompt, str):

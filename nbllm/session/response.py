@@ -9,6 +9,7 @@ from typing import Any
 
 from nbllm.chat import constraints
 from nbllm.core import Chunk, Constraint, FinishReason, Message, Timings, TokenLogprob, ToolCall, Usage
+from nbllm.core.toolcalls import GatheredCall
 from nbllm.markup.characters import plain_text
 from nbllm.markup.reasoning import fold_reasoning
 from nbllm.markup.safe import safe_markdown
@@ -120,13 +121,10 @@ class Collector:
         )
 
     def _tool_calls(self) -> tuple[ToolCall, ...]:
-        calls: dict[int, ToolCall] = {}
+        calls: dict[int, GatheredCall] = {}
         for delta in [delta for chunk in self._chunks for delta in chunk.tool_calls]:
-            before = calls.get(delta.index, ToolCall("", "", ""))
-            calls[delta.index] = ToolCall(
-                before.id or delta.id or "", before.name or delta.name or "", before.arguments + delta.arguments
-            )
-        return tuple(calls[index] for index in sorted(calls))
+            calls.setdefault(delta.index, GatheredCall()).add(delta)
+        return tuple(calls[index].call for index in sorted(calls))
 
 
 def _fenced(calls: Sequence[ToolCall]) -> str:

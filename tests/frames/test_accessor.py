@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from nbllm.errors import NbllmError, ParameterError
-from nbllm.frames import accessor, using
+from nbllm.frames import using
 from nbllm.frames.accessor import FrameAccessor, SeriesAccessor
 from nbllm.frames.compare.columns import REQUIRED
+from nbllm.frames.compare.methods import HOMES
 from nbllm.session.options import OPTIONS, TOOLS
 from tests.frames.verbs.replying import replying
 
@@ -85,7 +86,7 @@ def test_grid_of_another_frame_needs_its_columns_named() -> None:
 def test_views_of_a_comparison_are_given_the_frame_and_the_arguments(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = import_module(accessor.HOMES_OF_RESULTS[name])
+    home = import_module(HOMES[name])
     monkeypatch.setattr(home, name, lambda frame, *args, **options: (len(frame), args, options))
     assert getattr(RESULTS.llm, name)("equals", more=1) == (1, ("equals",), {"more": 1})
 

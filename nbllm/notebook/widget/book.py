@@ -52,7 +52,21 @@ class Book(Protocol):
         """Stop to follow what others say. Twice is harmless."""
 
 
-class TreeBook:
+class _OneTree:
+    """What shows `_tree`."""
+
+    _tree: Tree
+
+    @property
+    def name(self) -> str:
+        return self._tree.name
+
+    @property
+    def tree(self) -> Tree:
+        return self._tree
+
+
+class TreeBook(_OneTree):
     """One of the notebook's conversations, which `%%chat` goes on with: what one says the other sees.
 
     Args:
@@ -67,14 +81,6 @@ class TreeBook:
         if tree is None:
             tree, _ = conversations.choose(default_system=default_system)
         self._tree = conversations.commit(tree)
-
-    @property
-    def name(self) -> str:
-        return self._tree.name
-
-    @property
-    def tree(self) -> Tree:
-        return self._tree
 
     def record(
         self,
@@ -108,7 +114,7 @@ class TreeBook:
         """Nothing is followed here."""
 
 
-class ConversationBook:
+class ConversationBook(_OneTree):
     """An `nbllm.Conversation` with branches: its history is always the active path of the tree.
 
     What is said with `Conversation.send` becomes a turn, and what `undo` takes out there stays as a stale turn.
@@ -120,14 +126,6 @@ class ConversationBook:
         self._tree = Tree.of_messages(conversation.name or "conversation", self._in_step)
         self._unwatch = (self._tree.watch(self._push), conversation.watch(self._pull))
         self._pull()  # what was said since the history was read
-
-    @property
-    def name(self) -> str:
-        return self._tree.name
-
-    @property
-    def tree(self) -> Tree:
-        return self._tree
 
     def record(
         self,

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from nbllm.core import Chunk, FinishReason, Timings, TokenLogprob, ToolCallDelta, Usage
+from nbllm.core import Chunk, FinishReason, Timings, TokenLogprob, Usage
+from nbllm.core.toolcalls import GatheredCall
 from nbllm.wire.openai.ending import check
 from nbllm.wire.openai.logprobs import chat_entries
 from nbllm.wire.openai.usage import Costs
@@ -61,28 +62,6 @@ def held_body(form: Form, model: str, now: float, reason: Literal["load", "unloa
 
 
 @dataclass(slots=True)
-class _Call:
-    id: str = ""
-    name: str = ""
-    arguments: list[str] = field(default_factory=list)
-
-    def add(self, delta: ToolCallDelta) -> None:
-        self.id = delta.id or self.id
-        self.name = delta.name or self.name
-        self.arguments.append(delta.arguments)
-
-    def body(self, index: int) -> dict[str, Any] | None:
-        """None for one whose arguments were cut short: nobody can call it."""
-        try:
-            arguments = json.loads("".join(self.arguments))
-        except (ValueError, RecursionError):
-            return None
-        if not (isinstance(arguments, dict) and self.name):
-            return None
-        return {"id": self.id, "function": {"index": index, "name": self.name, "arguments": arguments}}
-
-
-@dataclass(slots=True)
 class _Pending:
     """What has come and was not sent."""
 
@@ -109,7 +88,7 @@ class Answer:
         self._shows_thinking = shows_thinking
         self._context: list[int] | None = None
         self._pending = _Pending()
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, GatheredCall] = {}
         self._costs = Costs()
         self._last: Chunk | None = None
 
@@ -131,7 +110,7 @@ class Answer:
         for delta in chunk.tool_calls:
             if delta.index not in self._calls:
                 self._complete_calls()
-            self._calls.setdefault(delta.index, _Call()).add(delta)
+            self._calls.setdefault(delta.index, GatheredCall()).add(delta)
         if chunk.finish_reason is not None:
             self._last = chunk
             self._complete_calls()
@@ -164,10 +143,21 @@ class Answer:
     def _complete_calls(self) -> None:
         """Clients expect a call in one piece."""
         for index in sorted(self._calls):
-            call = self._calls[index].body(index)
+            call = _call_body(index, self._calls[index])
             if call is not None:
                 self._pending.calls.append(call)
         self._calls.clear()
+
+
+def _call_body(index: int, call: GatheredCall) -> dict[str, Any] | None:
+    """None for one whose arguments were cut short: nobody can call it."""
+    try:
+        arguments = json.loads(call.arguments)
+    except (ValueError, RecursionError):
+        return None
+    if not (isinstance(arguments, dict) and call.name):
+        return None
+    return {"id": call.id, "function": {"index": index, "name": call.name, "arguments": arguments}}
 
 
 def _said(form: Form, pending: _Pending) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbllm.core import Chunk, ToolCallDelta
+from nbllm.core.toolcalls import GatheredCall
 from nbllm.wire.openai.chat import ChatCall
 from nbllm.wire.openai.ending import Gathered, check, ending
 from nbllm.wire.openai.head import Head
@@ -25,33 +26,17 @@ from nbllm.wire.openai.stream import AnswerStream
 from nbllm.wire.openai.usage import Costs
 
 
-@dataclass(slots=True)
-class _Call:
-    id: str = ""
-    name: str = ""
-    arguments: list[str] = field(default_factory=list)
-
-    def add(self, delta: ToolCallDelta) -> None:
-        self.id = delta.id or self.id
-        self.name = delta.name or self.name
-        self.arguments.append(delta.arguments)
-
-    def body(self) -> dict[str, Any]:
-        function = {"name": self.name, "arguments": "".join(self.arguments)}
-        return {"id": self.id, "type": "function", "function": function}
-
-
 @dataclass
 class _Choice(Gathered):
     is_call: bool = False  # it was promised to be one, though it may be cut before there is one to show
     reasoning: list[str] = field(default_factory=list)
-    calls: dict[int, _Call] = field(default_factory=dict)
+    calls: dict[int, GatheredCall] = field(default_factory=dict)
 
     def add(self, chunk: Chunk) -> None:
         super().add(chunk)
         self.reasoning.append(chunk.reasoning)
         for delta in chunk.tool_calls:
-            self.calls.setdefault(delta.index, _Call()).add(delta)
+            self.calls.setdefault(delta.index, GatheredCall()).add(delta)
 
     def body(self, index: int) -> dict[str, Any]:
         logprobs = chat_logprobs(self.logprobs) if self.logprobs else None
@@ -62,7 +47,7 @@ class _Choice(Gathered):
         content = text or None if self.calls or self.is_call else text
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if self.calls:
-            message["tool_calls"] = [self.calls[index].body() for index in sorted(self.calls)]
+            message["tool_calls"] = [_call_body(self.calls[index]) for index in sorted(self.calls)]
         if reasoning:
             message["reasoning_content"] = reasoning
         return message
@@ -121,6 +106,10 @@ class ChatStream(AnswerStream):
 
     def _event(self, index: int, delta: dict[str, Any], logprobs: Any = None, last: Chunk | None = None) -> bytes:
         return self._writer.choice({"index": index, "delta": delta, "logprobs": logprobs, **ending(last)})
+
+
+def _call_body(call: GatheredCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _deltas(chunk: Chunk) -> list[dict[str, Any]]:

@@ -14,7 +14,8 @@ from pandas.testing import assert_frame_equal, assert_series_equal
 from nbllm.core import Request
 from nbllm.engine.interface import OnChunk
 from nbllm.errors import EngineError, InvalidRequestError, ParameterError
-from nbllm.frames.accessor import HOMES_OF_RESULTS, FrameAccessor
+from nbllm.frames.accessor import FrameAccessor
+from nbllm.frames.compare.methods import HOMES
 from nbllm.frames.distributed import partitions
 from nbllm.frames.distributed.accessor import DaskFrameAccessor
 from nbllm.frames.distributed.models import Sent
@@ -105,7 +106,7 @@ def test_verbs_of_series_are_the_same_as_in_pandas(name: str, toy: Model) -> Non
 
 
 def test_every_verb_of_pandas_is_there() -> None:
-    about_wholes = set(HOMES_OF_RESULTS) - {"score", "judge"}
+    about_wholes = set(HOMES) - {"score", "judge"}
     verbs = {name for name in vars(FrameAccessor) if not name.startswith("_")} - about_wholes
     assert {name for name in vars(DaskFrameAccessor) if not name.startswith("_")} == verbs
 

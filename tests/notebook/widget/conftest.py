@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +11,9 @@ from tests.notebook import front_ends, hostile
 from tests.notebook.front_ends import Attacker
 from tests.notebook.kernel import ROOT
 from tests.notebook.widget.in_front_end import Served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
 
 
 @pytest.fixture(scope="package")
@@ -30,3 +34,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def attacker() -> Iterator[Attacker]:
     with front_ends.attacker() as attacker:
         yield attacker
+
+
+@pytest.fixture(scope="module")
+def browser(chromium_path: str, attacker: Attacker) -> Iterator[BrowserContext]:
+    with front_ends.browser(chromium_path, attacker) as browser:
+        yield browser

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from tests.notebook import front_ends, hostile
+from tests.notebook import hostile
 from tests.notebook.front_ends import OUTPUT, Attacker, Watched
 from tests.notebook.test_attacks import exported_page
 from tests.notebook.widget import attacking
@@ -35,12 +35,6 @@ FORGERIES = (
     "<form action='https://x'><button data-do=stop>x</button></form>",
     "<p id=login>x</p>",
 )
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: str, attacker: Attacker) -> Iterator[BrowserContext]:
-    with front_ends.browser(chromium_path, attacker) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

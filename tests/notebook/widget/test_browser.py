@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import BrowserContext, Locator, expect
 
 from tests.notebook import front_ends
-from tests.notebook.front_ends import OUTPUT, Attacker
+from tests.notebook.front_ends import OUTPUT
 from tests.notebook.widget.in_front_end import NOTEBOOK_7, Chat, Front, Served, opened
 
 pytestmark = [
@@ -87,12 +87,6 @@ CELLS = {
     "audit": RICH,
     "notebook 7": "chat('seven', max_tokens=2000)",
 }
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: str, attacker: Attacker) -> Iterator[BrowserContext]:
-    with front_ends.browser(chromium_path, attacker) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.notebook import front_ends
-from tests.notebook.front_ends import OUTPUT, Attacker
+from tests.notebook.front_ends import OUTPUT
 from tests.notebook.widget.in_front_end import VIEW, Front, Served, opened
 
 pytestmark = [
@@ -27,12 +25,6 @@ CELLS = {
     "close": "w.close()",
     "other": f"nbllm.ChatWidget({OPTIONS})",
 }
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: str, attacker: Attacker) -> Iterator[BrowserContext]:
-    with front_ends.browser(chromium_path, attacker) as browser:
-        yield browser
 
 
 def has_no_dead_widget(page: Page) -> None:
