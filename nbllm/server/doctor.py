@@ -25,6 +25,7 @@ import msgspec
 from nbllm._version import __version__
 from nbllm.config import Config, load_config
 from nbllm.config.sources import site_file, user_file
+from nbllm.core.sizes import size_text
 from nbllm.errors import NbllmError
 from nbllm.server import status
 from nbllm.server.alone import DEFAULT_PORT
@@ -239,7 +240,7 @@ def _machine() -> Iterator[Finding]:
     yield Finding(
         "warning" if is_little else "ok",
         "memory",
-        f"{status.size_text(free_bytes)} are free, as far as this process may take them",
+        f"{size_text(free_bytes)} are free, as far as this process may take them",
         "end what you do not use, or raise the container's limit" if is_little else "",
     )
 

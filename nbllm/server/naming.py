@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,11 +56,12 @@ class ModelNames:
         self._config, self._endpoints = config, endpoints
         self._headers: dict[Path, tuple[tuple[int, ...], ModelInfo]] = {}  # assigning an entry is atomic
 
-    def target(self, name: str, *, by_any: bool = True) -> Target:
+    def target(self, name: str, *, by_any: bool = True, also: Sequence[str] = ()) -> Target:
         """What a client's name stands for.
 
         Args:
             by_any: whether a name that means nothing else means what "*" stands for.
+            also: other spellings of the name: the first that there is, `name` included, is meant; else the first here.
 
         Raises:
             ModelNotFoundError: nothing; the message has the closest names.
@@ -68,29 +69,40 @@ class ModelNames:
             ParameterError: it is no name at all.
         """
         config = self._config()
+        if not also:
+            return self._meant(name, config, by_any=by_any)
+        files = _files(config)
+        known = {*files, *config.aliases, *self._endpoints} - {_ANY}
+        form = next((form for form in (name, *also) if form in known), also[0])
+        return self._meant(form, config, files, by_any=by_any)
+
+    def _meant(
+        self, name: str, config: Config, files: Mapping[str, Path] | None = None, *, by_any: bool = True
+    ) -> Target:
+        """Looks the files up only where they are needed."""
         meant = config.unaliased(name)
         if meant in self._endpoints:
             return Target(meant, None)
-        files = _files(config)
+        files = _files(config) if files is None else files
         try:
             return self._loadable(_path(name, meant, files, config), files)
         except ModelNotFoundError:
             if not by_any or config.catch_all() is None or meant != name:
                 raise
-            return self.target(_ANY)
+            return self._meant(_ANY, config, files)
 
     def listed(self) -> dict[str, Target]:
         """What can be asked for, by each of its names; neither what cannot be loaded, nor `default` and `*`."""
         config = self._config()
-        files = sorted(_files(config).items(), key=lambda item: item[0].casefold())
-        described = {name: self._described(name, path) for name, path in files}
+        files = _files(config)
+        described = {name: self._described(name, files[name]) for name in sorted(files, key=str.casefold)}
         found = {name: target for name, (target, problem) in described.items() if not problem}
         for name in self._endpoints:
             found.setdefault(name, Target(name, None))
         for alias in config.aliases:
             if alias != _ANY and alias not in found:
                 with contextlib.suppress(NbllmError):
-                    found[alias] = self.target(alias)
+                    found[alias] = self._meant(alias, config, files)
         return found
 
     def info(self, path: Path) -> ModelInfo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -72,7 +72,7 @@ class Router:
         self._lengths: dict[Key, int] = {}
         self.supervisor, self.kernels, self.endpoints = supervisor, kernels, endpoints
 
-    async def target(self, name: str, *, by_any: bool = True) -> Target:
+    async def target(self, name: str, *, by_any: bool = True, also: Sequence[str] = ()) -> Target:
         """What `name` stands for; see `ModelNames.target`.
 
         Raises:
@@ -80,7 +80,7 @@ class Router:
             ModelLoadError: a file that its header says cannot be loaded.
             ParameterError: it is no name at all.
         """
-        target = await asyncio.to_thread(self.names.target, name, by_any=by_any)
+        target = await asyncio.to_thread(self.names.target, name, by_any=by_any, also=also)
         self.check_length(target)
         return target
 
@@ -132,7 +132,7 @@ class Router:
         if target.path is None:
             return await Flight.begin(self.endpoints[target.name], request)
         if wish.may_use_kernels:
-            for engine in await self._in_kernels(target.path, wish):
+            for engine in await self._in_kernels(target, wish):
                 try:
                     flight = await Flight.begin(engine, request, sign_within_s=SIGN_WITHIN_S)
                 except FrozenError:
@@ -151,7 +151,7 @@ class Router:
         if target.path is None:
             return await asyncio.to_thread(question, self.endpoints[target.name])
         if wish.may_use_kernels:
-            for kernel in await self._in_kernels(target.path, wish):
+            for kernel in await self._in_kernels(target, wish):
                 try:
                     return await asyncio.to_thread(question, kernel)
                 except EngineError:
@@ -169,7 +169,8 @@ class Router:
     async def _lease(self, target: Target, wish: Wish) -> Lease:
         """Of a runner with the usual context or, where that is too short for the wish, of one with a longer."""
         spec, wanted = self._spec(target), _useful_length(wish.context_length or 0, target.context_length)
-        if self._lengths.get(spec.key, wanted) >= wanted:
+        usual = self._options.context_length or wanted  # None is chosen in the load, and known from then on
+        if self._lengths.get(spec.key, usual) >= wanted:
             lease = await self.supervisor.lease(spec, keep_alive_s=wish.keep_alive_s)
             self._lengths[spec.key] = lease.engine.info.context_length
             if self._lengths[spec.key] >= wanted:
@@ -178,12 +179,13 @@ class Router:
         longer = replace(spec, options=replace(spec.options, context_length=wanted))
         return await self.supervisor.lease(longer, keep_alive_s=wish.keep_alive_s)
 
-    async def _in_kernels(self, path: Path, wish: Wish) -> list[RemoteEngine]:
+    async def _in_kernels(self, target: Target, wish: Wish) -> list[RemoteEngine]:
+        assert target.path is not None
         if not self._config().share_kernels or not await self.kernels.records():
             return []
-        file_hash = await asyncio.to_thread(model_hash, path)
-        lengths = [length for length in (self._options.context_length, wish.context_length) if length is not None]
-        return await self.kernels.with_model(file_hash, max(lengths, default=None))
+        file_hash = await asyncio.to_thread(model_hash, target.path)
+        wanted = _at_most(wish.context_length or 0, target.context_length)
+        return await self.kernels.with_model(file_hash, max(wanted, self._options.context_length or 0))
 
     def _spec(self, target: Target) -> RunnerSpec:
         assert target.path is not None
@@ -194,4 +196,9 @@ class Router:
 def _useful_length(wanted: int, trained: int) -> int:
     """The next power of two, so that a few lengths do for all who ask; no more than the model has learnt."""
     enough = 1 << max(0, wanted - 1).bit_length() if wanted else 0
-    return min(enough, trained) if trained else enough
+    return _at_most(enough, trained)
+
+
+def _at_most(wanted: int, trained: int) -> int:
+    """What the model has learnt is enough for every wish; 0 is unknown."""
+    return min(wanted, trained) if trained else wanted

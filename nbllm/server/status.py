@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from nbllm.config import Config
+from nbllm.core.sizes import size_text
 from nbllm.runner import records
 from nbllm.runner.records import Record
 
@@ -142,10 +143,6 @@ def models_text(found: Sequence[ModelState]) -> str:
         return 'There are no models; get one with  pip install "nbllm[smollm2]"\n'
     headings = ("NAME", "SIZE", "QUANTIZATION", "CONTEXT", "NOTE")
     return table(headings, [_model_row(model) for model in found])
-
-
-def size_text(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _model_row(model: ModelState) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _Body = TypeVar("_Body", bound=msgspec.Struct)
 _Value = TypeVar("_Value")
 _MAX_DEPTH = 100
-_MAX_UNKNOWN = 20
+MAX_UNKNOWN = 20
+"""Keys of one kind that are reported."""
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _PATH = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(?P<expected>[^`]*)`, got `(?P<got>[^`]*)`")
@@ -94,8 +95,12 @@ def field_error(message: str) -> ParameterError:
 
 def unknown_keys(raw: Mapping[str, Any], kind: type[msgspec.Struct], known: Collection[str] = ()) -> tuple[str, ...]:
     """Keys that mean nothing here, fit for a log: a client's typing error should be found there."""
-    fields = (*kind.__struct_encode_fields__, *known)
-    return tuple(_printable(key) for key in raw if key not in fields)[:_MAX_UNKNOWN]
+    return unknown_names(raw, (*kind.__struct_encode_fields__, *known))
+
+
+def unknown_names(raw: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
+    """The first of those that are not `known`, fit for a log."""
+    return tuple(_printable(name) for name in raw if name not in known)[:MAX_UNKNOWN]
 
 
 def _printable(key: str) -> str:

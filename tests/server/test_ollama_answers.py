@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -234,6 +235,14 @@ def test_longer_num_ctx_loads_again_with_it(site: Site) -> None:
         assert _generate(site, options={"num_ctx": 1000, "num_predict": 1}).status == 200
     assert _generate(site, options={"num_ctx": 100, "num_predict": 1}).status == 200
     assert [spec.options.context_length for spec in site.cast.specs] == [None, 1024]
+
+
+@pytest.mark.parametrize(("num_ctx", "loaded"), [(1000, 1024), (512, 512), (100, 512)])
+def test_context_of_the_settings_is_not_loaded_where_it_is_too_short(tmp_path: Path, num_ctx: int, loaded: int) -> None:
+    with Site(tmp_path, context_length=512) as site:
+        site.cast.engines.append(toy_engine(context_length=loaded))
+        assert _generate(site, options={"num_ctx": num_ctx, "num_predict": 1}).status == 200
+        assert [spec.options.context_length for spec in site.cast.specs] == [loaded]
 
 
 # ---- loading and unloading

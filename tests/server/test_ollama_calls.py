@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from nbllm.core.durations import FOREVER
 from nbllm.errors import InvalidRequestError, ParameterError, UnsupportedError
 from nbllm.server.ollama.calls import Call, parse_chat, parse_generate
 from nbllm.server.ollama.options import UNLIMITED, Room
-from nbllm.server.ollama.vectors import parse_embed, parse_embeddings
+from nbllm.server.ollama.vectors import VectorCall, parse_embed, parse_embeddings
 
 _TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 
@@ -128,6 +129,26 @@ def test_hints_change_nothing_and_are_not_logged() -> None:
 def test_unknown_options_are_logged() -> None:
     call = _generate(options={"mirostat": 2, "temprature": 1, "a\nb": 1}, prompts="x")
     assert call.unknown == ("prompts", "options.mirostat", "options.temprature", "options.a\\nb")
+
+
+@pytest.mark.parametrize("messages", [5, [1], [None], {"a": 1}, "x", True], ids=repr)
+@pytest.mark.parametrize("parse", [parse_generate, parse_embed, parse_embeddings])
+def test_messages_mean_nothing_but_in_a_chat(parse: Callable[[bytes], Call | VectorCall], messages: Any) -> None:
+    call = parse(json.dumps({"model": "m", "prompt": "hi", "input": "hi", "messages": messages}).encode())
+    assert "messages" in call.unknown
+
+
+@pytest.mark.parametrize("messages", [None, []])
+def test_chat_without_messages_has_none_that_are_odd(messages: Any) -> None:
+    assert parse_chat(json.dumps({"model": "m", "messages": messages, "modle": 1}).encode()).unknown == ("modle",)
+
+
+def test_unknown_keys_of_a_chat_are_logged_up_to_a_limit() -> None:
+    turn = {"role": "user", "content": "Hi"}
+    call = _chat({**turn, "tokens": 1}, {**turn, "tokens": 2}, modle=1, options={"mirostat": 2})
+    assert call.unknown == ("modle", "messages[].tokens", "options.mirostat")
+    many = {str(number): 1 for number in range(15)}
+    assert len(_chat({**turn, **many}, **many).unknown) == 20
 
 
 def test_room() -> None:

@@ -94,6 +94,15 @@ def test_show_of_nothing(site: Site, body: Any, status: int) -> None:
     assert _failure(site.post(API + "show", body))[0] == status
 
 
+@pytest.mark.parametrize("messages", [5, [1], [None]], ids=repr)
+@pytest.mark.parametrize("path", ["show", "generate", "embed", "embeddings"])
+def test_messages_where_none_belong_are_ignored_and_logged(site: Site, path: str, messages: Any) -> None:
+    body = {"model": TOY, "messages": messages, "prompt": "hi", "input": "hi", "stream": False}
+    assert site.post(API + path, body).status == 200
+    (line,) = [line for line in site.log.lines if "mean nothing here" in line]
+    assert "messages" in line
+
+
 @pytest.mark.parametrize("name", [TOY, f"{TOY}:latest", OTHER, "default", "default:latest", "gpt-4:latest"])
 def test_name_with_and_without_its_tag(site: Site, name: str) -> None:
     body = site.post(API + "generate", {"model": name}).json()

@@ -20,6 +20,7 @@ from nbllm.errors import ParameterError
 from nbllm.runner import records
 from nbllm.runner.host import EngineHost
 from nbllm.runner.listener import Listener, listen
+from nbllm.server.router import Wish
 from nbllm.store.hashes import model_hash
 from nbllm.testing import ScriptedEngine, toy_engine
 from tests.server.serving import CHAT, EMBEDDINGS, OTHER, TOY, Site, chat, wait_until
@@ -117,6 +118,32 @@ def test_a_context_too_small_does_not_do(tmp_path: Path) -> None:
         large = Kernel(site, _scripted("from the kernel"), context_length=2048)
         assert _said(site) == "from the kernel"
         large.close()
+
+
+@pytest.mark.parametrize(
+    ("trained", "held", "wanted", "is_used"),
+    [
+        pytest.param(2048, 2048, 131072, True, id="all that it has learnt"),
+        pytest.param(2048, 1024, 131072, False, id="less than it has learnt"),
+        pytest.param(2048, 1024, 1024, True, id="what is wanted"),
+        pytest.param(None, 2048, 131072, False, id="unknown, less"),
+        pytest.param(None, 2048, 2048, True, id="unknown, what is wanted"),
+    ],
+)
+def test_a_wish_beyond_what_the_model_has_learnt(
+    site: Site, kernel: Start, trained: int | None, held: int, wanted: int, is_used: bool
+) -> None:
+    length = None if trained is None else u32(trained)
+    path = write(site.models_dir / "sized.gguf", tiny_model(llama__context_length=length, llama__block_count=u32(7)))
+    try:
+        kernel(model="sized", context_length=held)
+        router = site.service.router
+        target = site.run(router.target("sized"))
+        assert target.context_length == (trained or 0)
+        site.run(router.ask(target, Wish(context_length=wanted), lambda engine: engine.info))
+        assert (site.cast.specs == []) is is_used
+    finally:
+        path.unlink()
 
 
 def test_kernels_that_are_not_shared_are_left_alone(tmp_path: Path) -> None:

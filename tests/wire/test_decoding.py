@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbllm.errors import InvalidRequestError, ParameterError
-from nbllm.wire.decoding import decoded, json_object, json_text, plain_json, refuse, renamed, unknown_keys
+from nbllm.wire.decoding import (
+    decoded,
+    json_object,
+    json_text,
+    plain_json,
+    refuse,
+    renamed,
+    unknown_keys,
+    unknown_names,
+)
 
 
 class Inner(msgspec.Struct):
@@ -103,6 +112,11 @@ def test_unknown_keys_are_reported_fit_for_a_log() -> None:
     raw = {"model": "a", "typo": 1, "a\nb": 1, "\x1b[31m": 1, "ok": 1, "x" * 500: 1}
     assert unknown_keys(raw, Body, {"ok"}) == ("typo", r"a\nb", r"\x1b[31m", "x" * 60)
     assert len(unknown_keys({str(number): 1 for number in range(1000)}, Body)) == 20
+
+
+def test_unknown_names_are_reported_fit_for_a_log() -> None:
+    assert unknown_names(["a", "b\n", "c" * 500], {"a"}) == (r"b\n", "c" * 60)
+    assert len(unknown_names(map(str, range(1000)), ())) == 20
 
 
 def test_refuse_names_the_key_unless_it_is_null() -> None:

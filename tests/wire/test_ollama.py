@@ -12,10 +12,12 @@ import pytest
 from nbllm.core import Chunk, EngineInfo, FinishReason, ModelInfo, Timings, TokenLogprob, ToolCallDelta, Usage
 from nbllm.engine.defaults import STATED
 from nbllm.errors import EngineDeadError, InvalidRequestError, ParameterError
+from nbllm.wire.decoding import unknown_keys
 from nbllm.wire.ollama.answers import Answer, Form, error_line, held_body, line, nanoseconds, rfc3339
 from nbllm.wire.ollama.listing import Listed, ps_entry, show_body, tagged, tags_entry, untagged
-from nbllm.wire.ollama.shapes import ChatBody, GenerateBody, ShowBody, model_of, parsed, unknown
+from nbllm.wire.ollama.shapes import ChatBody, ChatMessage, GenerateBody, ShowBody, model_of, parsed
 from nbllm.wire.ollama.vectors import embed_body, embeddings_body
+from nbllm.wire.openai.messages import unknown_message_keys
 
 _NOW = 1_696_161_600.0
 _INFO = ModelInfo(
@@ -200,8 +202,9 @@ def test_wrong_type_names_its_field(data: bytes, param: str) -> None:
 
 
 def test_unknown_keys_are_found_in_messages_too() -> None:
-    raw = {"model": "toy", "modle": 1, "messages": [{"role": "user", "content": "x", "tokens": 1}]}
-    assert unknown(raw, ChatBody) == ("modle", "messages[].tokens")
+    raw: dict[str, Any] = {"model": "toy", "modle": 1, "messages": [{"role": "user", "content": "x", "tokens": 1}]}
+    found = unknown_keys(raw, ChatBody) + unknown_message_keys(raw["messages"], ChatMessage)
+    assert found == ("modle", "messages[].tokens")
 
 
 # ---- models

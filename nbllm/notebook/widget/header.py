@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbllm.core import RANGES
+from nbllm.core.sizes import size_text
 from nbllm.engine.defaults import STATED
 from nbllm.markup.characters import normalized
 
@@ -82,7 +83,7 @@ def listed_models(models: Models) -> list[Listed]:
 
     loaded = {os.path.realpath(model.info.model.path): model.name for model in models.all_loaded()}
     named = {os.path.realpath(info.path): info for info in list_models(load_config())}
-    listed = [Listed(info.name, _size(info.size_bytes), path in loaded) for path, info in named.items()]
+    listed = [Listed(info.name, size_text(info.size_bytes), path in loaded) for path, info in named.items()]
     return listed + [Listed(name, "", True) for path, name in loaded.items() if path not in named]
 
 
@@ -126,7 +127,3 @@ def _shown(value: Any) -> Any:
     if isinstance(value, str):
         return normalized(value)
     return [normalized(text) for text in value] if isinstance(value, tuple | list) else value
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from nbllm.errors import EngineError, NbllmError
 from nbllm.server import metrics
 from nbllm.server.accesslog import access_line
 from nbllm.server.apierror import ApiError
+from nbllm.server.flight import Flight
 from nbllm.server.handlers.entrance import Entrance
 from nbllm.server.naming import Target
 from nbllm.server.router import Wish
@@ -78,6 +79,15 @@ class OpenAIHandler(Entrance):
     async def resolved(self, name: str) -> Target:
         """Raises ModelNotFoundError and the router's other errors about names."""
         return await self.service.router.target(name)
+
+    async def opened(self) -> dict[str, Target]:
+        """The models that the key may ask for, by each of their names."""
+        found = await self.service.router.listed()
+        for name in (self.access.key and self.access.key.models) or ():
+            if name not in found:  # a name that is caught by "*", or "default"
+                with suppress(NbllmError):
+                    found[name] = await self.service.router.target(name)
+        return {name: target for name, target in found.items() if self.access.may_use(name, target.name)}
 
     def wish(self, keep_alive_s: float | None = None) -> Wish:
         return Wish(may_use_kernels="kernel" in self.access.scopes, keep_alive_s=keep_alive_s)
@@ -210,3 +220,15 @@ def finished(chunk: Chunk) -> Chunk:
     if chunk.finish_reason != "stop":
         raise EngineError(f"the request ended early: {chunk.finish_reason}")
     return chunk
+
+
+async def gathered(flight: Flight, num_texts: int) -> tuple[list[Any], int]:
+    """The vectors of texts in their order, and how many tokens the texts are. Raises as `finished` does."""
+    vectors: list[Any] = [None] * num_texts
+    num_tokens = 0
+    async with flight:
+        async for chunk in flight:
+            last = finished(chunk)
+            vectors[last.index] = last.embedding
+            num_tokens += last.usage.prompt_tokens if last.usage else 0
+    return vectors, num_tokens

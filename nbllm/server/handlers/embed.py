@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jupyter_server.auth.decorator import allow_unauthenticated
 
 from nbllm.core import EmbedRequest
 from nbllm.errors import ParameterError
-from nbllm.server.handlers.base import OpenAIHandler, finished, priority
+from nbllm.server.handlers.base import OpenAIHandler, gathered, priority
 from nbllm.wire.openai.embeddings import EmbedCall, embeddings_body, parse_embeddings
 
 if TYPE_CHECKING:
@@ -30,13 +30,8 @@ class EmbeddingsHandler(OpenAIHandler):
         target = await self.target_of(call.model, user=call.user, unknown=call.unknown)
         texts = call.inputs if call.inputs is not None else await self._texts(call, target)
         request = EmbedRequest(texts=texts, timeout_s=call.timeout_s, priority=priority(len(texts)))
-        vectors: list[Any] = [None] * len(texts)
-        prompt_tokens = 0
-        async with await self.service.router.open(target, request, self.wish(call.keep_alive)) as flight:
-            async for chunk in flight:
-                last = finished(chunk)
-                vectors[last.index] = last.embedding
-                prompt_tokens += last.usage.prompt_tokens if last.usage else 0
+        flight = await self.service.router.open(target, request, self.wish(call.keep_alive))
+        vectors, prompt_tokens = await gathered(flight, len(texts))
         body = embeddings_body(target.name, vectors, prompt_tokens, in_base64=call.base64, dimensions=call.dimensions)
         self.count(body["usage"])
         self.finish(body)

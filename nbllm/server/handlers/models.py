@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import allow_unauthenticated
 
-from nbllm.errors import NbllmError, ParameterError
+from nbllm.errors import ParameterError
 from nbllm.server.apierror import ApiError
 from nbllm.server.handlers.base import OpenAIHandler
 from nbllm.wire.openai.listing import model_body, models_body
@@ -29,13 +28,8 @@ class ModelsHandler(OpenAIHandler):
 
     @allow_unauthenticated
     async def get(self) -> None:
-        found = await self.service.router.listed()
-        for name in (self.access.key and self.access.key.models) or ():
-            if name not in found:  # a name that is caught by "*", or "default"
-                with suppress(NbllmError):
-                    found[name] = await self.service.router.target(name)
-        opened = [(name, target) for name, target in found.items() if self.access.may_use(name, target.name)]
-        self.finish(models_body(_body(name, target) for name, target in opened))
+        opened = await self.opened()
+        self.finish(models_body(_body(name, target) for name, target in opened.items()))
 
 
 class ModelHandler(OpenAIHandler):

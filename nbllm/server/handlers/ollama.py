@@ -15,7 +15,7 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from nbllm.core import EmbedRequest
 from nbllm.errors import ContextOverflowError, ModelNotFoundError, NbllmError, ParameterError, UnsupportedError
 from nbllm.server.apierror import ApiError
-from nbllm.server.handlers.base import OpenAIHandler, finished, priority
+from nbllm.server.handlers.base import OpenAIHandler, gathered, priority
 from nbllm.server.handlers.delivery import Delivery, Framing
 from nbllm.server.ollama.calls import Call, parse_chat, parse_generate
 from nbllm.server.ollama.capabilities import require_thinking
@@ -54,10 +54,9 @@ class OllamaHandler(OpenAIHandler):
 
     async def resolved(self, name: str) -> Target:
         """With or without the tag "latest". No name means the default model unless the settings say so."""
-        listed = await self.service.router.listed()
-        known = next((form for form in (name, untagged(name), tagged(name)) if form in listed), untagged(name))
+        by_any, also = self.service.answers_any_name, (untagged(name), tagged(name))
         try:
-            return await self.service.router.target(known, by_any=self.service.answers_any_name)
+            return await self.service.router.target(name, by_any=by_any, also=also)
         except ModelNotFoundError as exc:
             raise ModelNotFoundError(f"model '{name[:200]}' not found: {exc}") from exc
 
@@ -183,14 +182,7 @@ class _VectorHandler(OllamaHandler):
             texts = await self.service.router.ask(target, wish, cut)
             flight = await self.service.router.open(target, replace(request, texts=texts), wish)
         self._load_s = monotonic() - begun
-        found: list[Any] = [None] * len(call.texts)
-        num_tokens = 0
-        async with flight:
-            async for chunk in flight:
-                last = finished(chunk)
-                found[last.index] = last.embedding
-                num_tokens += last.usage.prompt_tokens if last.usage else 0
-        return found, num_tokens
+        return await gathered(flight, len(call.texts))
 
 
 class OllamaEmbedHandler(_VectorHandler):

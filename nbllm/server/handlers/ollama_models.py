@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.decorator import allow_unauthenticated
 
 from nbllm._version import __version__
-from nbllm.errors import NbllmError
 from nbllm.server.apierror import ApiError
 from nbllm.server.handlers.ollama import OllamaHandler
 from nbllm.server.ollama.capabilities import capabilities, metadata
 from nbllm.server.wording import for_clients
+from nbllm.wire.decoding import unknown_keys
 from nbllm.wire.ollama.listing import Listed, ps_entry, show_body, tags_entry
-from nbllm.wire.ollama.shapes import ShowBody, model_of, parsed, unknown
+from nbllm.wire.ollama.shapes import ShowBody, model_of, parsed
 
 if TYPE_CHECKING:
     from nbllm.runner.entry import RunnerState
@@ -38,13 +38,8 @@ class OllamaTagsHandler(OllamaHandler):
 
     @allow_unauthenticated
     async def get(self) -> None:
-        found = await self.service.router.listed()
-        for name in (self.access.key and self.access.key.models) or ():
-            if name not in found:  # "default", say
-                with suppress(NbllmError):
-                    found[name] = await self.service.router.target(name)
-        opened = [listed(self, name, to) for name, to in found.items() if self.access.may_use(name, to.name)]
-        self.finish({"models": [tags_entry(model) for model in opened]})
+        opened = await self.opened()
+        self.finish({"models": [tags_entry(listed(self, name, target)) for name, target in opened.items()]})
 
 
 class OllamaPsHandler(OllamaHandler):
@@ -80,7 +75,7 @@ class OllamaShowHandler(OllamaHandler):
     @allow_unauthenticated
     async def post(self) -> None:
         body, raw = parsed(self.body(), ShowBody)
-        target = await self.target_of(model_of(body), unknown=unknown(raw, ShowBody))
+        target = await self.target_of(model_of(body), unknown=unknown_keys(raw, ShowBody))
         model = listed(self, target.name, target)
         if target.path is None:
             self.finish(show_body(model, {}, ["completion"]))

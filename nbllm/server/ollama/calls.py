@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbllm.core import Constraint, GenerateRequest, Message
-from nbllm.core.durations import parse_duration
 from nbllm.errors import InvalidRequestError, ParameterError, UnsupportedError
 from nbllm.server.ollama.messages import chat_messages, check_images
 from nbllm.server.ollama.options import Room, room, sampling, unknown_options
-from nbllm.wire.decoding import json_text
+from nbllm.wire.decoding import MAX_UNKNOWN, json_text, unknown_keys
 from nbllm.wire.ollama.answers import Form
-from nbllm.wire.ollama.shapes import AnswerBody, ChatBody, GenerateBody, ModelBody, model_of, parsed, unknown
+from nbllm.wire.ollama.shapes import AnswerBody, ChatBody, ChatMessage, GenerateBody, model_of, parsed
+from nbllm.wire.openai.messages import unknown_message_keys
 from nbllm.wire.openai.prompts import token_ids
+from nbllm.wire.openai.sampling import keep_alive_s
 from nbllm.wire.openai.tools import tools
 
 _LEVELS = ("low", "medium", "high", "max")
@@ -78,7 +79,7 @@ def parse_generate(data: bytes) -> Call:
         gives_context=not is_bare,
         context=token_ids(body.context or (), "context"),
         notes=_about_template(body.template),
-        unknown=unknown(raw, GenerateBody) + unknown_options(body.options),
+        unknown=unknown_keys(raw, GenerateBody) + unknown_options(body.options),
         **_common(body),
     )
 
@@ -86,18 +87,14 @@ def parse_generate(data: bytes) -> Call:
 def parse_chat(data: bytes) -> Call:
     """Read a request. Raises as `parse_generate` does."""
     body, raw = parsed(data, ChatBody)
+    unknown = unknown_keys(raw, ChatBody) + unknown_message_keys(raw.get("messages") or [], ChatMessage)
     return Call(
         form="chat",
         model=model_of(body),
         request=_chat(body),
-        unknown=unknown(raw, ChatBody) + unknown_options(body.options),
+        unknown=unknown[:MAX_UNKNOWN] + unknown_options(body.options),
         **_common(body),
     )
-
-
-def keep_alive_s(body: ModelBody) -> float | None:
-    """Raises ParameterError when it is neither a number nor a duration."""
-    return None if body.keep_alive is None else parse_duration(body.keep_alive)
 
 
 def _generation(body: GenerateBody) -> GenerateRequest | None:
@@ -137,7 +134,7 @@ def _common(body: AnswerBody) -> dict[str, Any]:
         "stream": body.stream is not False,
         "room": room(body.options, body.truncate),
         "think": None if body.think is None else body.think is not False,
-        "keep_alive": keep_alive_s(body),
+        "keep_alive": keep_alive_s(body.keep_alive),
     }
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from nbllm.core import Message, Role, ToolCall
+from nbllm.core import ROLES, Message, Role, ToolCall
 from nbllm.errors import ParameterError, UnsupportedError
 from nbllm.wire.decoding import json_text
 from nbllm.wire.ollama.shapes import ChatMessage
 
-ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool", "developer")
+_OFTEN_USED = tuple(role for role in ROLES if role != "developer")
 
 
 def chat_messages(given: list[ChatMessage]) -> tuple[Message, ...]:
@@ -46,7 +46,7 @@ def _role(turn: ChatMessage, at: str) -> Role:
     for role in ROLES:
         if role == turn.role:
             return role
-    raise ParameterError(f"{at}.role", f"{turn.role!r:.60} is not one of {', '.join(ROLES[:-1])}")
+    raise ParameterError(f"{at}.role", f"{turn.role!r:.60} is not one of {', '.join(_OFTEN_USED)}")
 
 
 def _call(turn: ChatMessage, index: int, number: int, at: str) -> ToolCall:

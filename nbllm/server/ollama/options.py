@@ -14,7 +14,7 @@ from typing import Any
 from nbllm.core import RANGES, SamplingParams
 from nbllm.core.numbers import Range
 from nbllm.errors import ParameterError
-from nbllm.wire.decoding import renamed
+from nbllm.wire.decoding import renamed, unknown_names
 from nbllm.wire.ollama.shapes import AnswerBody
 
 UNLIMITED = int(RANGES["max_tokens"].high)
@@ -82,8 +82,7 @@ def room(options: Mapping[str, Any] | None, truncates: bool | None) -> Room:
 
 def unknown_options(options: Mapping[str, Any] | None) -> tuple[str, ...]:
     known = _SAMPLING | _HINTS | {"num_ctx", "num_keep"}
-    names = [name[:60] if name.isprintable() else repr(name[:60])[1:-1] for name in options or () if name not in known]
-    return tuple(f"options.{name}" for name in names[:20])
+    return tuple(f"options.{name}" for name in unknown_names(options or (), known))
 
 
 def _top_logprobs(body: AnswerBody) -> int:

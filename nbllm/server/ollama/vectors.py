@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nbllm.core.numbers import Range
 from nbllm.errors import ParameterError
-from nbllm.server.ollama.calls import keep_alive_s
 from nbllm.server.ollama.options import Room, room, unknown_options
-from nbllm.wire.ollama.shapes import EmbedBody, EmbeddingsBody, model_of, parsed, unknown
+from nbllm.wire.decoding import unknown_keys
+from nbllm.wire.ollama.shapes import EmbedBody, EmbeddingsBody, model_of, parsed
+from nbllm.wire.openai.embeddings import DIMENSIONS
+from nbllm.wire.openai.sampling import keep_alive_s
 
-_DIMENSIONS = Range(int, 1, 2**20, "from 1 to the model's own number")
 _MOST_TEXTS = 2048
 
 
@@ -46,9 +46,9 @@ def parse_embed(data: bytes) -> VectorCall:
         texts=tuple(text for text in texts if text),
         unit=True,
         room=room(body.options, body.truncate),
-        dimensions=None if body.dimensions is None else int(_DIMENSIONS.checked("dimensions", body.dimensions)),
-        keep_alive=keep_alive_s(body),
-        unknown=unknown(raw, EmbedBody) + unknown_options(body.options),
+        dimensions=None if body.dimensions is None else int(DIMENSIONS.checked("dimensions", body.dimensions)),
+        keep_alive=keep_alive_s(body.keep_alive),
+        unknown=unknown_keys(raw, EmbedBody) + unknown_options(body.options),
     )
 
 
@@ -60,6 +60,6 @@ def parse_embeddings(data: bytes) -> VectorCall:
         texts=(body.prompt,) if body.prompt else (),
         unit=False,
         room=room(body.options, None),
-        keep_alive=keep_alive_s(body),
-        unknown=unknown(raw, EmbeddingsBody) + unknown_options(body.options),
+        keep_alive=keep_alive_s(body.keep_alive),
+        unknown=unknown_keys(raw, EmbeddingsBody) + unknown_options(body.options),
     )

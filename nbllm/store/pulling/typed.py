@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from nbllm.config import Config
+from nbllm.core.sizes import size_text
 from nbllm.store.pulling.progress import PullProgress
 from nbllm.store.pulling.pull import pull
 from nbllm.store.pulling.short_names import fitting
@@ -43,11 +44,11 @@ def suggestions(config: Config, memory_bytes: int) -> str:
     """
     fits = fitting(int(memory_bytes * config.memory_fraction))
     if not fits:
-        return f"no model of the table fits into the memory of this machine ({_size(memory_bytes)})"
-    rows = [("NAME", "SIZE", "LICENCE"), *((model.name, _size(model.size_bytes), model.licence) for model in fits)]
+        return f"no model of the table fits into the memory of this machine ({size_text(memory_bytes)})"
+    rows = [("NAME", "SIZE", "LICENCE"), *((model.name, size_text(model.size_bytes), model.licence) for model in fits)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    head = f"These fit into the memory of this machine ({_size(memory_bytes)}):"
+    head = f"These fit into the memory of this machine ({size_text(memory_bytes)}):"
     return "\n".join([head, "", *lines, "", "Any other GGUF of huggingface.co: hf:org/repo, or hf:org/repo:Q4_K_M"])
 
 
@@ -73,7 +74,7 @@ class _Bar:
     def kept(self) -> str:
         if self._last.status != "downloading":
             return "interrupted; pull again to go on"
-        kept = f"{_size(self._last.done)} of {_size(self._last.total)} of {self._last.file} are kept"
+        kept = f"{size_text(self._last.done)} of {size_text(self._last.total)} of {self._last.file} are kept"
         return f"interrupted; {kept}, and the next pull goes on from there"
 
     def say(self, line: str) -> None:
@@ -104,7 +105,3 @@ class _Bar:
 
 def _name(path: Path, config: Config) -> str:
     return path.relative_to(config.models_dir.absolute()).as_posix().removesuffix(".gguf")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from nbllm.errors import InvalidRequestError
-from nbllm.wire.decoding import decoded, unknown_keys
+from nbllm.wire.decoding import decoded
 from nbllm.wire.openai.shapes import Number, ToolFunction
 
 _Body = TypeVar("_Body", bound="ModelBody")
@@ -120,11 +120,3 @@ def model_of(body: ModelBody) -> str:
     if not name.strip():
         raise InvalidRequestError("model is required: the name of a model, or 'default'")
     return name
-
-
-def unknown(raw: dict[str, Any], kind: type[msgspec.Struct]) -> tuple[str, ...]:
-    """Keys that mean nothing here, those of messages included, fit for the log."""
-    found = dict.fromkeys(unknown_keys(raw, kind))
-    for turn in raw.get("messages") or ():
-        found |= dict.fromkeys(f"messages[].{key}" for key in unknown_keys(turn, ChatMessage))
-    return tuple(found)[:20]

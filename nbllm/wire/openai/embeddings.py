@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _FORMATS = ("float", "base64")
-_DIMENSIONS = Range(int, 1, 2**20, "from 1 to the model's own number")
+DIMENSIONS = Range(int, 1, 2**20, "from 1 to the model's own number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def parse_embeddings(body: bytes) -> EmbedCall:
         inputs=cast("tuple[str, ...]", inputs) if is_text else None,
         tokens=None if is_text else cast("tuple[tuple[int, ...], ...]", inputs),
         base64=given.encoding_format == "base64",
-        dimensions=None if given.dimensions is None else int(_DIMENSIONS.checked("dimensions", given.dimensions)),
+        dimensions=None if given.dimensions is None else int(DIMENSIONS.checked("dimensions", given.dimensions)),
         timeout_s=checked_timeout(given.timeout),
         keep_alive=keep_alive_s(given.keep_alive),
         user=given.user,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbllm.core import ROLES, Message, Role, ToolCall
 from nbllm.errors import ParameterError
-from nbllm.wire.decoding import unknown_keys
+from nbllm.wire.decoding import MAX_UNKNOWN, unknown_keys
 from nbllm.wire.openai.shapes import CalledTool, ChatMessage, Part
 from nbllm.wire.openai.tools import function_of
 
-_MAX_UNKNOWN = 20
+if TYPE_CHECKING:
+    from msgspec import Struct
 
 
 def chat_messages(given: list[ChatMessage]) -> tuple[Message, ...]:
@@ -20,10 +21,10 @@ def chat_messages(given: list[ChatMessage]) -> tuple[Message, ...]:
     return tuple(_message(turn, f"messages[{index}]") for index, turn in enumerate(given))
 
 
-def unknown_message_keys(given: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Keys of messages that mean nothing here, each once, as in "messages[].annotations"."""
-    keys = {key: None for turn in given for key in unknown_keys(turn, ChatMessage)}
-    return tuple(f"messages[].{key}" for key in keys)[:_MAX_UNKNOWN]
+def unknown_message_keys(given: list[dict[str, Any]], kind: type[Struct] = ChatMessage) -> tuple[str, ...]:
+    """Keys of messages that mean nothing in `kind`, each once, as in "messages[].annotations"."""
+    keys = {key: None for turn in given for key in unknown_keys(turn, kind)}
+    return tuple(f"messages[].{key}" for key in keys)[:MAX_UNKNOWN]
 
 
 def _message(turn: ChatMessage, at: str) -> Message:
