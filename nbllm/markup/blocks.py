@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from nbllm.markup.code import fence, preformatted
+from nbllm.markup.lines import HEADING, indent_of
 from nbllm.markup.paragraphs import LIST_ITEM, safe_lines
 
 _MAX_QUOTE_DEPTH = 10
 _QUOTE_MARK = re.compile(r" {0,3}> ?")
 _QUOTE_MARKS = re.compile(r"(?: {0,3}> ?)+")
 _FENCE = re.compile(r"([ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*)(?:(`{3,})([^`]*)|(~{3,})(.*))")
-_HEADING = re.compile(r"#{1,6}(?:[ \t]|$)")
 
 
 class _Quoted(NamedTuple):
@@ -39,7 +39,7 @@ class _OpenFence:
         return (
             len(stripped) >= len(self.mark)
             and not stripped.strip(self.mark[0])
-            and (self.prefix is not None or _indent(line) <= self.indent + 3)
+            and (self.prefix is not None or indent_of(line) <= self.indent + 3)
         )
 
 
@@ -77,7 +77,7 @@ class Blocks:
             self._take_blank()
             return
         if self._kind == "indented" and self._pending:
-            if _indent(quoted.rest) >= self._list_offset + 4:
+            if indent_of(quoted.rest) >= self._list_offset + 4:
                 self._pending.append(quoted.rest)
                 return
             self._finish()
@@ -90,20 +90,20 @@ class Blocks:
             self._open_fence(match)
             return
         is_item = self._note_list(line)
-        if self._after_blank and not is_item and _indent(line) >= self._list_offset + 4:
+        if self._after_blank and not is_item and indent_of(line) >= self._list_offset + 4:
             self._finish()
             self._kind = "indented"
         self._pending.append(line)
 
     def _note_list(self, line: str) -> bool:
         """Follow where the text of list items starts; whether `line` starts an item."""
-        indent = _indent(line)
+        indent = indent_of(line)
         item = LIST_ITEM.match(line)
         if item and (self._list_offset or indent <= 3):
             gap = len(item[3].expandtabs(4))
             self._list_offset = indent + len(item[2]) + (gap if 1 <= gap <= 4 else 1)
             return True
-        if indent == 0 and (self._after_blank or _HEADING.match(line)):
+        if indent == 0 and (self._after_blank or HEADING.match(line)):
             self._list_offset = 0
         return False
 
@@ -184,11 +184,6 @@ def _unquoted(line: str) -> _Quoted:
     if not match:
         return _Quoted(0, line)
     return _Quoted(min(match[0].count(">"), _MAX_QUOTE_DEPTH), line[match.end() :])
-
-
-def _indent(line: str) -> int:
-    stripped = line.lstrip(" \t")
-    return len(line[: len(line) - len(stripped)].expandtabs(4))
 
 
 def _dedented(line: str, columns: int) -> str:

@@ -23,13 +23,32 @@ def normalized(text: str) -> str:
 
     Browsers and parsers disagree on what the others are: JavaScript's `^` matches after U+2028, Python's does not.
     """
-    text = _CONTROLS.sub("", _LINE_BREAKS.sub("\n", text))
+    return encodable(_CONTROLS.sub("", _LINE_BREAKS.sub("\n", text)))
+
+
+def encodable(text: str) -> str:
+    """Nothing that UTF-8 cannot carry: half a character becomes a replacement for one."""
     return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def plain_text(text: str) -> str:
     """`text` for a terminal: escape sequences and control characters other than tab and newline are gone."""
     return normalized(_TERMINAL_SEQUENCES.sub("", text))
+
+
+class NormalizedStream:
+    """`normalized` of a text that arrives in pieces, cut anywhere."""
+
+    def __init__(self) -> None:
+        self._after_return = False
+
+    def push(self, text: str) -> str:
+        """The next piece, normalised; a line break of two characters that was cut is one all the same."""
+        if not text:
+            return ""
+        rest = text.removeprefix("\n") if self._after_return else text
+        self._after_return = text.endswith("\r")
+        return normalized(rest)
 
 
 class PlainStream:

@@ -33,8 +33,13 @@ def preformatted(lines: Sequence[str]) -> str:
     return f"<pre><code>{code}&#10;</code></pre>"
 
 
-def _language(info: str) -> str:
+def language_of(info: str) -> str:
+    """The first word after a fence's opening, without what no language has in its name."""
     words = info.split(maxsplit=1)
-    language = _NOT_IN_LANGUAGE.sub("", words[0])[:_MAX_LANGUAGE_LENGTH] if words else ""
+    return _NOT_IN_LANGUAGE.sub("", words[0])[:_MAX_LANGUAGE_LENGTH] if words else ""
+
+
+def _language(info: str) -> str:
+    language = language_of(info)
     # nbconvert writes a mermaid block into the page unescaped, and JupyterLab runs it
     return "text" if language.lower().startswith("mermaid") else language

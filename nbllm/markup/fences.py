@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nbllm.markup.characters import normalized
+from nbllm.markup.lines import HEADING
 
 PYTHON = ("python", "py", "python3", "ipython", "")
 """What models write after the opening of a fence with Python in it; often nothing."""
@@ -18,7 +19,6 @@ PYTHON = ("python", "py", "python3", "ipython", "")
 _MAX_DEPTH = 10  # of lists and quotes in each other; a line costs as much time as there are
 _OPENING = re.compile(r"(?P<mark>`{3,})(?P<info>[^`]*)$|(?P<tildes>~{3,})(?P<rest>.*)")
 _ITEM = re.compile(r"(?:[-+*]|(?P<number>\d{1,9})[.)])(?=[ \t]|$)")
-_HEADING = re.compile(r"#{1,6}(?:[ \t]|$)")
 _UNDERLINE = re.compile(r"(?:=+|-+)[ \t]*$")
 
 
@@ -223,7 +223,7 @@ class _Parser:
         """Whether `line` is a heading, a rule, or the opening of a fence."""
         if in_paragraph and _UNDERLINE.match(line.text, line.start):
             return True
-        return bool(_OPENING.match(line.text, line.start) or _HEADING.match(line.text, line.start) or _is_rule(line))
+        return bool(_OPENING.match(line.text, line.start) or HEADING.match(line.text, line.start) or _is_rule(line))
 
     def _open_fence(self, line: _Line) -> None:
         if match := _OPENING.match(line.text, line.start):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+MAX_DISPLAY_LINES = 60
+"""Of a display formula, the first and the last among them."""
 _MAX_LENGTH = 4000
 _ENVIRONMENT = r"\\begin\{(?:equation|align|alignat|gather|multline|eqnarray|flalign|math|displaymath)\*?\}"
 OPENING = r"\$\$?|\\[(\[]|" + _ENVIRONMENT
@@ -68,7 +70,7 @@ def maths_at(text: str, start: int, opening: str, *, in_table: bool = False) -> 
     return Maths(f"{mark}{formula}{mark}", end + len(opening))
 
 
-def display_end(lines: list[str], first: int, max_lines: int = 60) -> int:
+def display_end(lines: list[str], first: int) -> int:
     """The last of the lines that a display formula takes which starts line `first`; `first` itself without one."""
     match = _DISPLAY_LINE.match(lines[first])
     if not match:
@@ -77,7 +79,7 @@ def display_end(lines: list[str], first: int, max_lines: int = 60) -> int:
     closing = {"$$": "$$", "\\[": "\\]"}.get(opening, opening.replace("begin", "end"))
     if closing in rest:
         return first
-    for index in range(first + 1, min(first + max_lines, len(lines))):
+    for index in range(first + 1, min(first + MAX_DISPLAY_LINES, len(lines))):
         if closing in lines[index]:
             return index
     return first

@@ -6,7 +6,8 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from nbllm.markup.maths import OPENING, display_end, maths_at
+from nbllm.markup.lines import HEADING
+from nbllm.markup.maths import MAX_DISPLAY_LINES, OPENING, display_end, maths_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,13 +22,11 @@ if TYPE_CHECKING:
 
 DISPLAY_OPENINGS = ("$$", "\\[", "\\begin{")
 FENCE = re.compile(r"`{3,}(?=[^`]*$)|~{3,}")
-HEADING = re.compile(r"#{1,6}(?:[ \t]|$)")
 
 # Of lists and quotes; a list counts two. What is deeper than its own limit markdown-it leaves out without a word.
 _MAX_LEVEL = 20
 _MAX_LEVEL_OF_PARSER = _MAX_LEVEL + 4
 _MAX_INLINE_LENGTH = 20_000
-_MAX_DISPLAY_LINES = 60
 _OPENING = re.compile(OPENING)
 
 
@@ -129,7 +128,7 @@ def _display_maths(state: StateBlock, start: int, end: int, silent: bool) -> boo
 def _display_lines(state: StateBlock, start: int, end: int) -> list[str]:
     """The lines from `start` on that a formula may take: none that closes the block for `TopBlocks`."""
     lines = [_text_of(state, start)]
-    for number in range(start + 1, min(end, start + _MAX_DISPLAY_LINES)):
+    for number in range(start + 1, min(end, start + MAX_DISPLAY_LINES)):
         line = _text_of(state, number)
         if not line or state.sCount[number] < state.blkIndent:
             break

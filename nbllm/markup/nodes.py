@@ -5,7 +5,7 @@ No HTML is made anywhere. A block of the text is parsed once, when no later text
 
 from __future__ import annotations
 
-from nbllm.markup.characters import normalized
+from nbllm.markup.characters import NormalizedStream
 from nbllm.markup.nodeparser import parsed
 from nbllm.markup.nodetree import Node, NodeTree
 from nbllm.markup.topblocks import TopBlocks
@@ -24,15 +24,11 @@ class NodeStream:
 
     def __init__(self) -> None:
         self._blocks = TopBlocks()
-        self._after_return = False
+        self._normalized = NormalizedStream()
 
     def push(self, text: str) -> list[Node]:
         """Take the next piece; the blocks that are closed by it."""
-        if self._after_return and text:
-            text = text.removeprefix("\n")
-            self._after_return = False
-        self._after_return = text.endswith("\r") or (self._after_return and not text)
-        return _nodes_of(self._blocks.push(normalized(text)))
+        return _nodes_of(self._blocks.push(self._normalized.push(text)))
 
     @property
     def tail(self) -> str:

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from nbllm.markup.characters import normalized
+from nbllm.markup.code import language_of
 from nbllm.markup.highlighted import highlighted
 from nbllm.markup.links import safe_url
 
@@ -26,8 +27,6 @@ _TAGS |= {"table", "thead", "tbody", "tr", "th", "td"}
 _MAX_DEPTH = 36  # of the nodes that are still open; three more go below for the pieces of code
 _ALIGNMENT = re.compile(r"text-align:(left|center|right)")
 _BREAK = re.compile(r"<br[ ]?/?>", re.IGNORECASE)
-_NOT_IN_LANGUAGE = re.compile(r"[^A-Za-z0-9_+#.-]")
-_MAX_LANGUAGE_LENGTH = 40
 
 
 class NodeTree:
@@ -138,8 +137,7 @@ def _address(address: str) -> str | None:
 
 
 def _code_block(token: Token) -> Node:
-    words = token.info.split(maxsplit=1)
-    language = _NOT_IN_LANGUAGE.sub("", words[0])[:_MAX_LANGUAGE_LENGTH].strip(".") if words else ""
+    language = language_of(token.info).strip(".")
     pieces = highlighted(token.content.removesuffix("\n"), language)
     spans = [["span", {"class": piece.kind}, piece.text] if piece.kind else piece.text for piece in pieces]
     attributes = {"class": "nbllm-code", "data-language": language} if language else {"class": "nbllm-code"}

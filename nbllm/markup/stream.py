@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nbllm.markup.blocks import Blocks
-from nbllm.markup.characters import normalized
+from nbllm.markup.characters import NormalizedStream
 
 
 class SafeStream:
@@ -12,17 +12,11 @@ class SafeStream:
     def __init__(self) -> None:
         self._blocks = Blocks()
         self._line: list[str] = []
-        self._after_return = False
+        self._normalized = NormalizedStream()
 
     def push(self, delta: str) -> None:
         """Take the next piece of the text, cut anywhere."""
-        if not delta:
-            return
-        if self._after_return:
-            delta = delta.removeprefix("\n")
-            self._after_return = False
-        self._after_return = delta.endswith("\r")
-        first, *others = normalized(delta).split("\n")
+        first, *others = self._normalized.push(delta).split("\n")
         self._line.append(first)
         for line in others:
             self._blocks.feed("".join(self._line))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from nbllm.markup.nodeparser import DISPLAY_OPENINGS, FENCE, HEADING, ends_in_fence
+from nbllm.markup.lines import HEADING, indent_of
+from nbllm.markup.nodeparser import DISPLAY_OPENINGS, FENCE, ends_in_fence
 
 _ITEM = re.compile(r"(?:[-+*]|([0-9]{1,9})[.)])(?:[ \t]+|$)")
 _RULE = re.compile(r"([-*_])[ \t]*(?:\1[ \t]*){2,}$")
@@ -77,7 +78,7 @@ class TopBlocks:
             self._begin()
 
     def _feed(self, line: str, done: list[str]) -> None:
-        text, indent = line.strip(" \t"), _indent(line)
+        text, indent = line.strip(" \t"), indent_of(line)
         if self._fence:
             self._lines.append(f"{line}\n")
             if indent <= 3 and len(text) >= len(self._fence) and not text.strip(self._fence[0]):
@@ -138,11 +139,6 @@ class TopBlocks:
             return False
         self._looks += 1  # few, for this is not done line by line
         return ends_in_fence("".join(self._lines))
-
-
-def _indent(line: str) -> int:
-    stripped = line.lstrip(" \t")
-    return len(line[: len(line) - len(stripped)].expandtabs(4))
 
 
 def _item(text: str) -> re.Match[str] | None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbllm.markup.characters import PlainStream, plain_text
+from nbllm.markup.characters import NormalizedStream, PlainStream, encodable, normalized, plain_text
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,31 @@ def test_plain_text_of_sequences_holds_no_control(text: str) -> None:
 @pytest.mark.parametrize("piece", ["\x1b]", "\x9d", "\x1b[0;", "\x1b"])
 def test_many_unterminated_sequences_end(piece: str) -> None:
     assert "\x1b" not in plain_text(piece * 100_000)
+
+
+def test_encodable_replaces_halves_of_characters_and_nothing_else() -> None:
+    text = "a\r\n\x00\x1b\u2028é🙂"
+    assert encodable(f"{text}\ud83d") == f"{text}\ufffd"
+
+
+@given(st.lists(st.text(st.sampled_from("a\n\r\x00\x1b\u2028\x85\ud800"), max_size=3), max_size=12))
+def test_normalized_stream_is_normalized_of_the_whole(pieces: list[str]) -> None:
+    stream = NormalizedStream()
+    assert "".join(map(stream.push, pieces)) == normalized("".join(pieces))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        pytest.param(["a\r", "\nb"], ["a\n", "b"], id="cut_in_a_break"),
+        pytest.param(["a\r", "", "\n", "\n"], ["a\n", "", "", "\n"], id="nothing_between"),
+        pytest.param(["a\r", "\r", "\nb"], ["a\n", "\n", "b"], id="two_breaks"),
+        pytest.param(["\n", "\nb"], ["\n", "\nb"], id="no_return"),
+    ],
+)
+def test_normalized_stream_gives(pieces: list[str], expected: list[str]) -> None:
+    stream = NormalizedStream()
+    assert [stream.push(piece) for piece in pieces] == expected
 
 
 @given(st.lists(st.text(st.sampled_from("ab\n\r\t\x1b[]\\\x07\x9b31m\u2028\x85\x9d")), max_size=8))

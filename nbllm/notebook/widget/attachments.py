@@ -23,6 +23,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from nbllm.errors import InvalidRequestError, ParameterError
+from nbllm.markup.characters import encodable
 from nbllm.markup.code import fence
 
 MAX_FILES = 8
@@ -42,7 +43,6 @@ _OPENING = re.compile("(`{3,})([^`]+)")
 _BACKTICKS = re.compile("`+")
 _BEGINNINGS = ("%PDF-", "GIF8", "PK\x03\x04", "\x89PNG", "\N{REPLACEMENT CHARACTER}PNG")
 _NOT_IN_TEXT = re.compile("[\x00-\x06\x0e-\x1a\x1c-\x1f\N{REPLACEMENT CHARACTER}]")
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _LANGUAGES = {
     "py": "python",
     "ipynb": "json",
@@ -126,8 +126,7 @@ def _checked(entry: object) -> Attachment:
         raise ParameterError("attachments", "each must have a name, a type and a text, all of them strings")
     name = clean_name(name)
     _refuse_binary(name, kind.lower().strip(), text)
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    text = _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
+    text = encodable(text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
         raise InvalidRequestError(f"{name} is empty, so there is nothing in it to ask about: leave it out")
     size = len(text.encode())

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nbllm.errors import InvalidRequestError, NbllmError
-from nbllm.notebook.widget import attachments
+from nbllm.markup.characters import encodable
+from nbllm.notebook.widget import attachments, export
 
 if TYPE_CHECKING:
     from nbllm.notebook.widget.talk import Talk
 
-FORMATS = ("markdown", "jsonl", "ipynb")
+FORMATS = tuple(export.FORMATS)
 """Of `export`."""
 MAX_TEXT_LENGTH = 1_000_000
 """Characters of a message: a page that sends more is broken, and every view would get them back."""
 _MAX_NAME_LENGTH = 4096
 _MAX_VALUES = 100
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _logger = logging.getLogger("nbllm.widget")
 
 
@@ -88,7 +87,7 @@ class _Fields:
             raise InvalidRequestError(f"{name}: must be a text, not {type(value).__name__}")
         if len(value) > most:
             raise InvalidRequestError(f"{name}: has {len(value):,} characters; at most {most:,} are taken")
-        return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", value)
+        return encodable(value)
 
     def turn(self, name: str) -> int:
         value = self.value(name)
@@ -117,4 +116,4 @@ def _sendable(value: Any) -> Any:
     """A setting's value, in whose texts nothing is left that UTF-8 cannot carry: a page may send half a character."""
     if isinstance(value, list):
         return [_sendable(one) if isinstance(one, str) else one for one in value]
-    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", value) if isinstance(value, str) else value
+    return encodable(value) if isinstance(value, str) else value

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nbllm.errors import ParameterError
 from nbllm.frames.compare.formatting import shown
+from nbllm.markup.characters import encodable
 from nbllm.markup.reasoning import fold_reasoning
 from nbllm.markup.safe import literal_markdown, safe_markdown
-from nbllm.notebook.widget.lines import as_lines
+from nbllm.session.conversation import as_lines
 
 if TYPE_CHECKING:
     from nbllm.core import Message
@@ -22,7 +23,6 @@ _UNFIT = re.compile(r"[^\w.-]+")
 """What a file's name should not hold on some system."""
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 _MAX_NAME_LENGTH = 80
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _OPENING = re.compile("(`{3,})([^`]*)")
 _RUNS_HERE = ("python", "py", "python3", "ipython")
 """Languages of blocks that a notebook's code cells can hold."""
@@ -54,7 +54,7 @@ def exported(format_name: str, name: str, path: Sequence[Turn]) -> Exported:
     if format_name not in FORMATS:
         raise ParameterError("format", f"{format_name!r} is not one of {', '.join(FORMATS)}")
     suffix, kind, write = FORMATS[format_name]
-    content = _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", write(name, path))
+    content = encodable(write(name, path))
     return Exported(_file_name(name) + suffix, kind, content)
 
 

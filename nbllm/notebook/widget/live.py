@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nbllm.markup.characters import normalized
+from nbllm.markup.characters import NormalizedStream
 from nbllm.markup.nodes import NodeStream
 from nbllm.notebook.widget.outbox import Outbox
 
@@ -162,6 +162,7 @@ class _Answer:
         self._last: list[Node] = []
         self._is_finished = False
         self._reasoning: list[str] = []
+        self._normalized_reasoning = NormalizedStream()
         self._new_text: list[str] = []
         self._new_reasoning: list[str] = []
 
@@ -184,9 +185,9 @@ class _Answer:
 
     def take(self) -> dict[str, Any] | None:
         """What is new since the last time, as a delta without its number; None is nothing."""
-        reasoning, self._new_reasoning = normalized("".join(self._new_reasoning)), []
+        reasoning, self._new_reasoning = self._normalized_reasoning.push("".join(self._new_reasoning)), []
         closed, self._last = (self._last, []) if self._is_finished else (self._pushed(), [])
-        before, self._tail = self._tail, "" if self._is_finished else normalized(self._stream.tail)
+        before, self._tail = self._tail, "" if self._is_finished else self._stream.tail
         self._reasoning.append(reasoning)
         self.blocks += closed
         is_longer = not closed and self._tail.startswith(before)

@@ -95,7 +95,7 @@ def test_message_is_done(message: dict[str, Any], call: tuple[Any, ...]) -> None
 )
 def test_malformed_message_is_refused_in_one_line(message: object, reason: str) -> None:
     refused, calls = obeyed(message)
-    assert refused.startswith(reason) or reason in refused
+    assert reason in refused
     assert "\n" not in refused
     assert calls == []
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbllm.core import Chunk
+from nbllm.markup.characters import normalized
 from nbllm.markup.nodes import nodes
 from nbllm.notebook.widget.live import Live
 
@@ -198,6 +199,20 @@ def test_what_a_page_cannot_carry_is_replaced() -> None:
     assert reader.live["reasoning"] == "half \N{REPLACEMENT CHARACTER}"
 
 
+def test_line_break_of_reasoning_in_two_deltas_is_one() -> None:
+    reader, clock = Reader(), Clock()
+    live = live_of(reader, clock, 1.0)
+    live.begin("a")
+    for piece in ("one\r", "\ntwo\r", "\rthree"):
+        live.add(Chunk(reasoning=piece))
+        clock.now += 1.0
+    assert [message["reasoning"] for message in reader.messages[1:]] == ["one\n", "two\n", "\nthree"]
+    live.resend()
+    assert reader.live is not None
+    assert reader.live["reasoning"] == "one\ntwo\n\nthree"
+    live.close()
+
+
 @given(
     st.lists(
         st.sampled_from(["a", " b\n", "\n", "```\n", "- c\n", "| d | e |\n", "|--|--|\n", "*f*", "`", "$x$", "\r"])
@@ -217,6 +232,7 @@ def test_page_holds_what_the_whole_text_gives_whenever_it_was_sent(pieces: list[
     live.close()
     assert reader.live is not None
     assert reader.live["blocks"] == nodes("".join(pieces))
+    assert reader.live["reasoning"] == normalized("".join(pieces))
 
 
 def test_many_threads_lose_nothing_and_keep_the_order() -> None:

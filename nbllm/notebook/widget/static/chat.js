@@ -273,8 +273,9 @@ function make(tag, className = "", attributes = {}, ...children) {
 
 /** A button that `ACTIONS[action]` serves. Pictures come from the stylesheet: what it is called is for readers. */
 function button(className, label, action, text = "") {
-  const named = text ? {} : { "aria-label": label };
-  return make("button", className, { type: "button", title: label, "data-do": action, ...named }, text);
+  const attributes = { type: "button", title: label, "data-do": action };
+  if (text) return make("button", className, attributes, text);
+  return make("button", `${className} nbllm-icon`, { ...attributes, "aria-label": label });
 }
 
 const TAGS = new Set(
@@ -503,7 +504,7 @@ function buildComposer(view) {
   view.text = make("textarea", "", { rows: 1, "aria-label": "Your message" });
   view.picker = make("input", "", { type: "file", multiple: true, hidden: true, tabindex: -1, "aria-hidden": "true" });
   view.attach = button("nbllm-attach", "Attach text files", "attach");
-  view.send = make("button", "nbllm-send", { type: "submit", "aria-label": "Send", title: "Send" });
+  view.send = make("button", "nbllm-send nbllm-icon", { type: "submit", "aria-label": "Send", title: "Send" });
   view.stop = button("nbllm-stop", "Stop the answer", "stop");
   view.interrupt = button("nbllm-interrupt", "Interrupt the running cell", "interrupt", "Interrupt the running cell");
   const parts = [view.chips, view.text, view.picker, view.attach, view.send, view.stop, view.interrupt];
@@ -541,18 +542,16 @@ function drawHead(view) {
   const { header } = view.state;
   if (!header || !differs(view, "header", header)) return;
   drawSelect(view.models, modelOptions(header), header.model);
-  const names = new Set([...header.conversations, header.conversation]);
-  drawSelect(view.conversations, [["", [...names].map((name) => [name, name])]], header.conversation);
+  drawSelect(view.conversations, [["", header.conversations.map((name) => [name, name])]], header.conversation);
   view.text.placeholder = header.model ? `Ask ${header.model}` : "Ask a question";
   drawContext(view.context, header.context);
   drawSettings(view, header.settings ?? []);
 }
 
-/** The groups of the model picker; the model may be a file that no list has. */
-function modelOptions({ model, models }) {
+/** The groups of the model picker; the model that answers is always among the models. */
+function modelOptions({ models }) {
   const option = ({ name, note, loaded }) => [name, note && !loaded ? `${name} · ${note}` : name];
   const groups = [
-    ["", models.some(({ name }) => name === model) ? [] : [[model, model || "Choose a model"]]],
     ["Loaded", models.filter(({ loaded }) => loaded).map(option)],
     ["Available", models.filter(({ loaded }) => !loaded).map(option)],
   ];
@@ -682,9 +681,12 @@ function quiet(view, isQuiet) {
   view.feed.setAttribute("aria-live", isQuiet ? "off" : "polite");
 }
 
+/** Whether a message is shown as it is now. One that is takes the place of its equal: it is not compared again. */
 function isDrawn(view, message) {
   const item = view.messages.get(message.id);
-  return item !== undefined && equal(item.message, message);
+  if (item === undefined || !equal(item.message, message)) return false;
+  item.message = message;
+  return true;
 }
 
 /** An answer that ended keeps the elements it was streamed into: no flicker, and what is selected stays selected. */
@@ -717,9 +719,9 @@ function reconcile(view, list) {
 }
 
 function drawn(view, message) {
-  let item = view.messages.get(message.id);
-  if (item === undefined) view.messages.set(message.id, (item = buildMessage(message.role === "user")));
-  if (!equal(item.message, message)) update(view, item, message);
+  if (!view.messages.has(message.id)) view.messages.set(message.id, buildMessage(message.role === "user"));
+  const item = view.messages.get(message.id);
+  if (!isDrawn(view, message)) update(view, item, message);
   return item;
 }
 
@@ -790,7 +792,7 @@ function updateAnswer(view, item, message, before) {
   item.tailText.data = "";
   if (!before?.isLive) clearBody(item); // what was streamed is the beginning of it
   addBlocks(view, item, message.blocks);
-  drawReasoning(item, message.reasoning, false);
+  drawReasoning(item, message.reasoning, "Reasoning", false);
 }
 
 function clearBody(item) {
@@ -817,13 +819,12 @@ function drawLive(view, item, live) {
   addBlocks(view, item, live.blocks);
   growText(item.tailText, live.tail, isSame && item.tailVersion === live.tailVersion);
   item.tailVersion = live.tailVersion;
-  drawReasoning(item, live.reasoning, isSame);
-  setText(item.summary, live.tail || live.blocks.length ? "Reasoning" : "Thinking…");
+  drawReasoning(item, live.reasoning, live.tail || live.blocks.length ? "Reasoning" : "Thinking…", isSame);
 }
 
-function drawReasoning(item, text, isSame) {
+function drawReasoning(item, text, summary, isSame) {
   item.reasoning.hidden = !text;
-  setText(item.summary, "Reasoning");
+  setText(item.summary, summary);
   growText(item.thoughts, text ?? "", isSame);
 }
 
