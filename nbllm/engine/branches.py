@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Tokens
 
 from nbllm.engine.backend import Context
-from nbllm.engine.sequence import Sequence, Slice
+from nbllm.engine.sequence import Sequence, Slice, tables_pause
 from nbllm.engine.slots import Slots
 
 LONGEST = 64
@@ -80,9 +80,9 @@ class Branches:
 
 
 def _waiting(running: Iterable[Sequence]) -> list[Sequence]:
-    """The trunks whose prompt is evaluated, persons' first; a table's wait while a person's prompt is evaluated."""
+    """The trunks whose prompt is evaluated, persons' first; a table's are left out while tables pause."""
     sequences = list(running)
-    persons_only = any(one.priority == "interactive" and one.is_prefilling for one in sequences)
+    persons_only = tables_pause(sequences)
     return sorted(
         (
             one

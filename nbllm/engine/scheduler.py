@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from nbllm.core import Priority
-from nbllm.engine.sequence import Batch, Leader, Sequence, Slice, common_prefix
+from nbllm.engine.sequence import Batch, Leader, Sequence, Slice, common_prefix, tables_pause
 from nbllm.engine.slots import Slots
 
 _WORTH_WAITING = 16
@@ -168,12 +168,11 @@ class Scheduler:
     def decoding(self) -> list[Sequence]:
         """The running sequences that a step takes on by what they generated last.
 
-        A table's rows pause while a person's prompt is evaluated: beside eight of them a step has time for a few of
-        its tokens only, and the person would wait for many steps.
+        A table's rows pause while `tables_pause` says so, but on a grid, where decoding has steps of its own.
         """
         decoding = [sequence for sequence in self._running if sequence.num_pending and not sequence.is_prefilling]
-        if self._grid is None and any(_is_persons(sequence) and sequence.is_prefilling for sequence in self._running):
-            return [sequence for sequence in decoding if _is_persons(sequence)]
+        if self._grid is None and tables_pause(self._running):
+            return [sequence for sequence in decoding if sequence.priority == "interactive"]
         return decoding
 
     def overflowing(self) -> Sequence | None:
@@ -220,10 +219,6 @@ class Scheduler:
         return Batch(
             tuple(Slice(sequence, sequence.num_evaluated, sequence.num_evaluated + 1) for sequence in decoding)
         )
-
-
-def _is_persons(sequence: Sequence) -> bool:
-    return sequence.priority == "interactive"
 
 
 def _sliced(sequences: Iterable[Sequence], budget: int) -> Iterator[Slice]:

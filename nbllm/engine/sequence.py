@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -56,6 +57,14 @@ class Sequence:
 
 MAX_DECODE_TOKENS = 16
 """Tokens that a sequence may bring to a step and still count as decoding: the sampled one and forced ones."""
+
+
+def tables_pause(running: Iterable[Sequence]) -> bool:
+    """Whether a table's rows wait, for a person's prompt is evaluated.
+
+    Beside eight of them a step has time for a few of its tokens only, and the person would wait for many steps.
+    """
+    return any(sequence.priority == "interactive" and sequence.is_prefilling for sequence in running)
 
 
 class Leader(NamedTuple):

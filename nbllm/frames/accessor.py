@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nbllm.frames.compare.methods import ResultMethods
+from nbllm.frames.interrupts import calm_interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     import pandas as pd
 
@@ -209,7 +209,7 @@ class FrameAccessor(ResultMethods):
         return _verb(verb)(Source.of_frame(self._frame), *args, **options)
 
     def _of_results(self, name: str, /, *args: Any, **options: Any) -> Any:
-        with _calm_interrupts():
+        with calm_interrupts():
             return super()._of_results(name, *args, **options)
 
     def _has_results(self) -> bool:
@@ -292,34 +292,7 @@ def _verb(name: str) -> Callable[..., Any]:
     verb: Callable[..., Any] = getattr(import_module(_HOMES[name]), name)
 
     def called(source: Source, *args: Any, **options: Any) -> Any:
-        if options.get("background"):
-            _check_model(options.get("model"))
-        with _calm_interrupts():
+        with calm_interrupts():
             return verb(source, *args, **options)
 
     return called
-
-
-def _check_model(model: Any) -> None:
-    """Refuse a wrong name, which a job would tell only where its result is wanted."""
-    from pathlib import Path
-
-    from nbllm.frames.using import file_of, model_of
-
-    is_url = isinstance(model, str) and model.lower().startswith(("http://", "https://"))
-    if isinstance(model, str | Path) and not is_url:
-        file_of(model)
-    elif model is not None:
-        model_of(model)  # refuses what is no model, and loads nothing
-
-
-@contextmanager
-def _calm_interrupts() -> Iterator[None]:
-    """One that comes before any row is asked, such as while the model is loaded, is shown in one line too."""
-    from nbllm.errors import in_one_line
-
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        in_one_line(interrupt, "it was stopped; run it again")
-        raise

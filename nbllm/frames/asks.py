@@ -26,13 +26,20 @@ _NUM_SEEDS = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One row's request, which has one answer: `n` is 1, and there is one text to embed.
+    """One row's request, with what only its verb knows. Of rows that ask the same, the first one's stands for all.
+
+    Attributes:
+        request: has one answer: `n` is 1, and there is one text to embed.
+        misfit: what of an answer the columns have no place for, None if nothing.
+        name: of the row, which its error begins with; "" where the error stands beside the row.
 
     Raises:
-        ParameterError: it has more.
+        ParameterError: the request has more answers.
     """
 
     request: GenerateRequest | ChoiceRequest | EmbedRequest
+    misfit: Callable[[Response], str | None] | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.request, GenerateRequest) and self.request.sampling.n != 1:

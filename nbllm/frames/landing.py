@@ -6,7 +6,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from nbllm.core import ChoiceRequest, Chunk, GenerateRequest
@@ -21,24 +21,10 @@ class MisfitError(ConstraintError):
     """An answer is whole, and has the form that was asked for, but the columns have no place for a value of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowAsk(Ask):
-    """A row's request, with what only its verb knows. Of rows that ask the same, the first one's stands for all.
-
-    Attributes:
-        misfit: what of an answer the columns have no place for, None if nothing.
-        name: of the row, which its error begins with; "" where the error stands beside the row.
-    """
-
-    misfit: Callable[[Response], str | None] | None = None
-    name: str = ""
-
-    def named(self, error: NbllmError) -> NbllmError:
-        return of_row(self.name, error) if self.name else error
-
-
 def of_row(name: str, error: NbllmError) -> NbllmError:
-    """A copy of the error that says which row it is of; the engine may raise the same one again."""
+    """A copy of the error that says which row it is of; the engine may raise the same one again. "" names no row."""
+    if not name:
+        return error
     named = copy.copy(error)
     named.args = (f"{name}: {error}",)
     named.__cause__ = error.__cause__
@@ -89,7 +75,7 @@ class Flight:
         try:
             self._ticket = engine.submit(replace(self.ask.request, priority="batch"), self._take)
         except NbllmError as error:
-            raise _named(self.ask, error) from error.__cause__
+            raise of_row(self.ask.name, error) from error.__cause__
 
     def cancel(self) -> None:
         if self._ticket is None:  # interrupted while it was given to the engine, if it was
@@ -164,7 +150,7 @@ def _formless(ask: Ask, response: Response) -> NbllmError | None:
             return ConstraintError("the answer was cut by timeout, before it had its form; give a longer timeout=")
         if response.finish_reason == "length":
             return ConstraintError(_too_short(request.sampling.max_tokens, response.usage.completion_tokens))
-    misfit = ask.misfit(response) if isinstance(ask, RowAsk) and ask.misfit is not None else None
+    misfit = None if ask.misfit is None else ask.misfit(response)
     return None if misfit is None else MisfitError(misfit)
 
 
@@ -175,11 +161,7 @@ def _too_short(max_tokens: int | None, num_tokens: int) -> str:
 
 
 def _told(ask: Ask, outcome: Outcome) -> Outcome:
-    return outcome if outcome.error is None else replace(outcome, error=_named(ask, outcome.error))
-
-
-def _named(ask: Ask, error: NbllmError) -> NbllmError:
-    return ask.named(error) if isinstance(ask, RowAsk) else error
+    return outcome if outcome.error is None else replace(outcome, error=of_row(ask.name, outcome.error))
 
 
 def _problem(chunk: Chunk) -> NbllmError | None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from nbllm.errors import NbllmError, ParameterError, in_one_line
 from nbllm.frames.asks import Ask, Outcome, RunOptions
+from nbllm.frames.interrupts import calm_interrupts
 from nbllm.frames.jobs import in_background
-from nbllm.frames.landing import RowAsk, of_row
+from nbllm.frames.landing import of_row
 from nbllm.frames.run import run
 from nbllm.frames.templates import RowTemplate
 from nbllm.frames.using import model_of
@@ -21,7 +22,7 @@ from nbllm.frames.verbs.settings import Settings
 from nbllm.session.response import Response
 
 _VALUE = ""
-_FRAME_ONLY = ("details", "examples")
+_FRAME_ONLY = ("details", "examples", "overwrite")
 
 
 def map(values: Iterable[Any], prompt: str, **options: Any) -> Any:
@@ -41,19 +42,25 @@ def map(values: Iterable[Any], prompt: str, **options: Any) -> Any:
         ParameterError: an option is unknown, or the prompt names a key that the values lack.
         KeyboardInterrupt: it was interrupted; run again, and it goes on where it was.
     """
-    task = _Task.of(values, prompt, options)
-    if task.settings.run.background:
-        return in_background(task.settings.run, task.done, len(task.rows))
-    return task.done(task.settings.run)
+    with calm_interrupts():
+        task = _Task.of(values, prompt, options)
+        if task.settings.run.background:
+            return in_background(task.settings.run, task.done, len(task.rows))
+        return task.done(task.settings.run)
 
 
 async def amap(values: Iterable[Any], prompt: str, **options: Any) -> Any:
     """`map` that leaves the event loop free; cancelling the task ends the run, and what is finished is in the cache."""
+    with calm_interrupts():
+        task = _Task.of(values, prompt, options)
+        if task.settings.run.background:
+            return in_background(task.settings.run, task.done, len(task.rows))
+        return await _in_thread(task)
+
+
+async def _in_thread(task: _Task) -> list[Any]:
     import asyncio
 
-    task = _Task.of(values, prompt, options)
-    if task.settings.run.background:
-        return in_background(task.settings.run, task.done, len(task.rows))
     stop = threading.Event()
     try:
         return await asyncio.to_thread(task.done, task.settings.run, stop)
@@ -106,9 +113,9 @@ class _Task:
             name = _name(place) if are_named else ""
             try:
                 text = self.template.render(row)
-                yield None if text is None else RowAsk(shots.ask(text), self.answer.misfit, name)
+                yield None if text is None else Ask(shots.ask(text), self.answer.misfit, name)
             except NbllmError as error:
-                yield of_row(name, error) if are_named else error
+                yield of_row(name, error)
 
     def _value(self, outcome: Outcome | None) -> Any:
         if outcome is None or outcome.error is not None or not isinstance(outcome.value, Response):

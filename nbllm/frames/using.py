@@ -28,12 +28,28 @@ def model_of(model: Model | str | Path | None = None) -> Model:
     if model is None:
         loaded = loaded_models()
         return loaded[-1] if loaded else load()
+    path = _file_meant(model)
+    return (held(path) if path is not None else None) or load(model)
+
+
+def check_model(model: object) -> None:
+    """Refuse what `model_of` would, and load nothing: a job would tell it only where its result is wanted.
+
+    Raises:
+        ModelNotFoundError: no such model; the message says how to get one.
+        ParameterError: it is no model, or a URL.
+    """
+    if model is not None and not isinstance(model, Model):
+        _file_meant(model)
+
+
+def _file_meant(model: object) -> Path | None:
+    """`file_of`, for whatever was typed."""
     if not isinstance(model, str | Path):
         raise ParameterError("model", f"must be a name, a path or a Model, not {model!r:.100}")
     if isinstance(model, str) and model.lower().startswith(("http://", "https://")):
         raise ParameterError("model", f"for another server's give model=nbllm.connect({model!r:.200})")
-    path = file_of(model)
-    return (held(path) if path is not None else None) or load(model)
+    return file_of(model)
 
 
 def file_of(model: str | Path) -> Path | None:

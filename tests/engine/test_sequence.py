@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbllm.engine.sequence import MAX_DECODE_TOKENS, Batch, Sequence, Slice, common_prefix
+from nbllm.engine.sequence import MAX_DECODE_TOKENS, Batch, Sequence, Slice, common_prefix, tables_pause
 
 _TOKENS = st.lists(st.integers(0, 2), max_size=40)
 
@@ -39,6 +39,13 @@ def test_sequence_is_prefilling_again_after_its_state_was_lost() -> None:
     assert not sequence.is_prefilling
     sequence.num_evaluated -= 1
     assert sequence.is_prefilling
+
+
+def test_tables_pause_while_a_persons_prompt_is_evaluated() -> None:
+    person, row = Sequence(0, [1] * 9, 9), Sequence(1, [1] * 9, 9, priority="batch")
+    assert tables_pause([row, person])
+    person.num_evaluated = 9
+    assert not tables_pause([row, person])
 
 
 def test_batch_counts_tokens_and_decoding_sequences() -> None:

@@ -11,7 +11,7 @@ from nbllm.chat import constraints
 from nbllm.core import Constraint, FinishReason, GenerateRequest, Message, SamplingParams, Timings, Usage
 from nbllm.errors import ContextOverflowError, EngineError, NbllmError, ParameterError
 from nbllm.frames.asks import Ask
-from nbllm.frames.landing import MisfitError, RowAsk, of_row, outcome_of_response
+from nbllm.frames.landing import MisfitError, of_row, outcome_of_response
 from nbllm.frames.templates import TemplateError
 from nbllm.session.response import Response
 
@@ -50,7 +50,7 @@ def test_answer_without_its_form_says_what_to_give(
 
 
 def test_row_says_what_does_not_fit_and_keeps_the_answer() -> None:
-    ask = RowAsk(request(None), lambda answer: f"{answer.text} is too much", "row 3")
+    ask = Ask(request(None), lambda answer: f"{answer.text} is too much", "row 3")
     outcome = outcome_of_response(ask, response("stop", 2), cached=True)
     assert isinstance(outcome.error, MisfitError)
     assert str(outcome.error) == "row 3: 12 is too much"
@@ -78,3 +78,4 @@ def test_error_of_a_row_is_the_same_with_the_rows_name(error: NbllmError) -> Non
         assert named.__cause__ is error.__cause__
         assert isinstance(pickle.loads(pickle.dumps(named)), type(error))
     assert str(error) == before
+    assert of_row("", error) is error

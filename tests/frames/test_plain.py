@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pandas as pd
 import pytest
 
 import nbllm
-from nbllm.errors import EngineError, ParameterError
+from nbllm.errors import EngineError, NbllmError, ParameterError
+from nbllm.frames import using
 from nbllm.frames.landing import MisfitError
 from nbllm.session.cache import AnswerCache
 from tests.frames.answering import answering
@@ -83,12 +85,50 @@ def test_map_of_nothing_needs_no_model(values: list[None]) -> None:
         pytest.param(["a"], "{word}", {}, r"write \{\} for the value", id="a name"),
         pytest.param([{"x": 1}, {"y": 1}], "{x}", {}, "number 1 has other keys", id="keys"),
         pytest.param(["a"], "{}", {"details": True}, "details: is for tables", id="details"),
+        pytest.param(["a"], "{}", {"examples": None}, "examples: is for tables", id="examples"),
+        pytest.param(["a"], "{}", {"overwrite": True}, "overwrite: is for tables", id="overwrite"),
         pytest.param(["a"], "{}", {"temprature": 0}, "did you mean temperature", id="unknown"),
     ],
 )
 def test_bad_input_is_one_line(values: Any, prompt: str, options: dict[str, Any], says: str) -> None:
     with pytest.raises(ParameterError, match=says):
         nbllm.map(values, prompt, **options)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        pytest.param("no-such-model", "no model 'no-such-model'", id="name"),
+        pytest.param(5, "must be a name, a path or a Model", id="number"),
+        pytest.param("http://localhost:1/v1", "nbllm.connect", id="address"),
+    ],
+)
+def test_wrong_model_of_a_job_is_refused_at_once(model: Any, says: str) -> None:
+    with pytest.raises(NbllmError, match=says):
+        nbllm.map(["a"], "{}", model=model, background=True)
+    with pytest.raises(NbllmError, match=says):
+        asyncio.run(nbllm.amap(["a"], "{}", model=model, background=True))
+
+
+def test_interrupt_before_any_row_is_shown_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(using, "load", interrupted)
+    monkeypatch.setattr(using, "loaded_models", list)
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        nbllm.map(["a"], "{}", model="smollm2", **QUIET)
+    assert interrupt.value._render_traceback_() == ["KeyboardInterrupt: it was stopped; run it again"]  # type: ignore[attr-defined]
+
+
+def test_interrupt_of_an_amap_is_shown_in_one_line() -> None:
+    def values() -> Iterator[str]:
+        yield "a"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        nbllm.amap(values(), "{}", **QUIET).send(None)
+    assert interrupt.value._render_traceback_() == ["KeyboardInterrupt: it was stopped; run it again"]  # type: ignore[attr-defined]
 
 
 def test_amap_gives_the_same() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from nbllm.errors import ModelNotFoundError, ParameterError
 from nbllm.frames import using
-from nbllm.frames.using import model_of
+from nbllm.frames.using import check_model, model_of
 from nbllm.session.model import Model
 from nbllm.testing import ScriptedEngine
 from nbllm.testing.vocabulary import TOY_MODEL
@@ -86,5 +86,14 @@ def test_unknown_name_says_how_to_get_a_model(loading: Loading) -> None:
     ],
 )
 def test_what_is_no_model_says_what_to_type(wrong: Any, hint: str) -> None:
-    with pytest.raises(ParameterError, match=hint):
-        model_of(wrong)
+    for asked in (model_of, check_model):
+        with pytest.raises(ParameterError, match=hint):
+            asked(wrong)
+
+
+def test_check_of_a_model_loads_nothing(loading: Loading, tmp_path: Path) -> None:
+    for model in (None, Model(ScriptedEngine()), gguf(tmp_path / "a.gguf")):
+        check_model(model)
+    with pytest.raises(ModelNotFoundError):
+        check_model("no-such-model")
+    assert not loading.asked

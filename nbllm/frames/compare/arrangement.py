@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nbllm.errors import ParameterError
-from nbllm.frames.compare.columns import REQUIRED, score_columns
+from nbllm.frames.compare.columns import REQUIRED, no_column, score_columns
 from nbllm.frames.compare.entries import (
     Entry,
     entry_of,
@@ -83,15 +82,11 @@ def _checked(frame: pd.DataFrame, param: str, names: Names) -> list[str]:
             continue
         if name in known:
             raise ParameterError(param, f"the frame has more than one column {name!r}: rename all but one")
-        raise ParameterError(param, f"no column {name!r}: {_advice(name, known)}")
+        if name in REQUIRED and not set(REQUIRED) <= set(known):
+            advice = "it is no result of nbllm.compare; for another frame name its columns: " + _example(known)
+            raise ParameterError(param, f"no column {name!r}: {advice}")
+        raise no_column(param, name, known, otherwise=f"there are {', '.join(map(repr, known))[:200]}")
     return listed
-
-
-def _advice(name: object, known: list[Any]) -> str:
-    if name in REQUIRED and not set(REQUIRED) <= set(known):
-        return "it is no result of nbllm.compare; for another frame name its columns: " + _example(known)
-    close = difflib.get_close_matches(str(name)[:200], [str(column) for column in known], n=1, cutoff=0.4)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(map(repr, known))[:200]}"
 
 
 def _example(known: list[Any]) -> str:

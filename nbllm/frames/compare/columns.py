@@ -87,12 +87,17 @@ def param_columns(frame: pd.DataFrame) -> list[str]:
     return _beginning(frame.columns, PARAM)
 
 
-def no_column(param: str, name: object, known: Iterable[object]) -> ParameterError:
-    """What to raise for a name that is no column, with the nearest one."""
+def no_column(param: str, name: object, known: Iterable[object], otherwise: str = "") -> ParameterError:
+    """What to raise for a name that is no column, with the nearest one.
+
+    Args:
+        otherwise: what is said when none is near.
+    """
     import difflib
 
     close = difflib.get_close_matches(str(name)[:200], list(map(str, known)), n=1, cutoff=0.4)
-    return ParameterError(param, f"no column {name!r}" + (f": did you mean {close[0]!r}?" if close else ""))
+    advice = f"did you mean {close[0]!r}?" if close else otherwise
+    return ParameterError(param, f"no column {name!r}" + (f": {advice}" if advice else ""))
 
 
 def turns_of(text: str, system: Any = None) -> list[dict[str, str]]:

@@ -5,23 +5,41 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbllm.core import EmbedRequest
 from nbllm.frames.asks import Ask, RunOptions
 from nbllm.frames.compare.matching import written
+from nbllm.frames.compare.scorers import Scorer, with_scores_in_place
 from nbllm.frames.run import run
 from nbllm.frames.templates import is_null
 from nbllm.session.model import Model
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def similarities(
+
+def with_similarity(
     model: Model,
-    texts: Sequence[Any],
+    frame: pd.DataFrame,
+    scorer: Scorer,
     gold: Sequence[Any],
     options: RunOptions,
     *,
     stop: threading.Event | None = None,
+) -> pd.DataFrame:
+    """A copy of a comparison with the score of a scorer that has no measure.
+
+    Args:
+        gold: the expected answer of each row; the scorer's argument, if it has one, stands for all of them.
+    """
+    wanted = gold if scorer.argument is None else [scorer.argument] * len(frame)
+    values = _similarities(model, frame["response"].tolist(), wanted, options, stop)
+    return with_scores_in_place(frame.assign(**{scorer.column: values}))
+
+
+def _similarities(
+    model: Model, texts: Sequence[Any], gold: Sequence[Any], options: RunOptions, stop: threading.Event | None
 ) -> list[float]:
     """The cosine of each text with what was expected; NaN where one of them is missing or cannot be embedded."""
     wanted = [None if is_null(want) else written(want) for want in gold]

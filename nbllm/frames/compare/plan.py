@@ -16,9 +16,9 @@ from nbllm.frames.compare.building import Part, frame_of
 from nbllm.frames.compare.cells import Cells
 from nbllm.frames.compare.columns import ATTRS, VAR
 from nbllm.frames.compare.contenders import Contender, hash_of
-from nbllm.frames.compare.embedding import similarities
+from nbllm.frames.compare.embedding import with_similarity
 from nbllm.frames.compare.judging import Judge, judged
-from nbllm.frames.compare.scorers import Scorer, scored, with_scores_in_place
+from nbllm.frames.compare.scorers import Scorer, scored
 from nbllm.frames.progress import say
 from nbllm.frames.run import run
 from nbllm.session.model import Model
@@ -148,11 +148,7 @@ class _Running:
     def _similarity(
         self, frame: pd.DataFrame, scorer: Scorer, gold: list[Any], options: RunOptions
     ) -> Callable[[Model], pd.DataFrame]:
-        wanted = gold if scorer.argument is None else [scorer.argument] * len(frame)
-        texts = frame["response"].tolist()
-        return lambda model: with_scores_in_place(
-            frame.assign(**{scorer.column: similarities(model, texts, wanted, options, stop=self.stop)})
-        )
+        return lambda model: with_similarity(model, frame, scorer, gold, options, stop=self.stop)
 
     def _verdicts(
         self, frame: pd.DataFrame, judge: Judge, gold: list[Any], options: RunOptions

@@ -44,7 +44,7 @@ class Scorer:
 
     Attributes:
         kept: what it was made of, as a manifest has it.
-        measure: None for the similarity, which `similar` computes.
+        measure: None for the similarity, which `embedding.with_similarity` computes.
         argument: of the similarity, the text to compare with in all rows.
     """
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbllm.errors import ParameterError
 from nbllm.frames.asks import RunOptions
 from nbllm.frames.compare.columns import require_results
-from nbllm.frames.compare.embedding import similarities
+from nbllm.frames.compare.embedding import with_similarity
 from nbllm.frames.compare.golden import gold_of_rows
-from nbllm.frames.compare.scorers import Scorer, scored, scorers_of, with_scores_in_place
+from nbllm.frames.compare.scorers import scored, scorers_of
 from nbllm.frames.using import model_of
 
 if TYPE_CHECKING:
@@ -47,10 +46,5 @@ def score(
     result = scored(frame, made, gold)
     options = RunOptions(cache=cache, progress=progress)
     for scorer in [scorer for scorer in made if scorer.measure is None]:
-        values = similarities(model_of(model), frame["response"].tolist(), _against(scorer, gold), options)
-        result = with_scores_in_place(result.assign(**{scorer.column: values}))
+        result = with_similarity(model_of(model), result, scorer, gold, options)
     return result
-
-
-def _against(scorer: Scorer, gold: Sequence[Any]) -> Sequence[Any]:
-    return gold if scorer.argument is None else [scorer.argument] * len(gold)

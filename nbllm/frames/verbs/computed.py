@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nbllm.errors import NbllmError
 from nbllm.frames.asks import Ask, Outcome, RunOptions
 from nbllm.frames.dtypes import typed
-from nbllm.frames.landing import MisfitError, RowAsk, of_row
+from nbllm.frames.landing import MisfitError, of_row
 from nbllm.frames.run import reduced, run
 from nbllm.frames.templates import shown
 from nbllm.frames.using import model_of
@@ -120,9 +120,9 @@ def _asks(
         name = row_name(asked.index, place) if are_named else ""
         try:
             requests = plan.requests(dict(zip(plan.uses, values, strict=True)))
-            yield from (RowAsk(request, plan.misfit, name) for request in requests)
+            yield from (Ask(request, plan.misfit, name) for request in requests)
         except NbllmError as error:
-            yield from [of_row(name, error) if are_named else error] * plan.num_requests
+            yield from [of_row(name, error)] * plan.num_requests
 
 
 def row_name(index: pd.Index[Any], place: int) -> str:

@@ -10,6 +10,7 @@ from nbllm.core import RANGES, unknown_option
 from nbllm.errors import ParameterError
 from nbllm.frames.asks import RunOptions
 from nbllm.frames.schemas import Shape
+from nbllm.frames.using import check_model
 from nbllm.session.options import CONSTRAINTS, OPTIONS, TOOLS
 from nbllm.session.requests import Options
 
@@ -57,6 +58,7 @@ class Settings:
         Raises:
             ParameterError: an option is unknown, out of range, or the verb's own affair.
             ConstraintError: the form cannot be guaranteed.
+            ModelNotFoundError: a job would find no such model.
         """
         _check_names(given, [*_OWN, *OPTIONS], hidden=CONSTRAINTS if decided else ())
         if decided:
@@ -76,14 +78,17 @@ class Settings:
         for name in ("details", "overwrite"):
             if not isinstance(given.get(name, False), bool):
                 raise ParameterError(name, f"must be True or False, not {given[name]!r:.100}")
+        model, run = given.get("model"), RunOptions(**{name: given[name] for name in _RUN if name in given})
+        if run.background:
+            check_model(model)
         return cls(
-            model=given.get("model"),
+            model=model,
             options=options,
             seed=int(RANGES["seed"].checked("seed", seed)),
             examples=given.get("examples"),
             details=given.get("details", False),
             overwrite=given.get("overwrite", False),
-            run=RunOptions(**{name: given[name] for name in _RUN if name in given}),
+            run=run,
         )
 
 

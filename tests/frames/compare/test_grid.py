@@ -198,7 +198,8 @@ def test_empty_frame_is_an_empty_grid() -> None:
 # ---- differences
 
 
-def test_difference_is_marked_in_every_view() -> None:
+def test_difference_is_marked_in_every_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     view = grid(two_models(1), diff=True)
     assert "The <del>short </del><ins>long </ins>answer 0." in view.html
     assert "The <del>short </del><ins>long </ins>answer 0." in view.markdown
