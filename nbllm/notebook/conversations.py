@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -210,7 +210,15 @@ class Conversations:
 
         name = checked_name(_name_of_file(path) if name is None else name)
         self._refuse_taken(name)
-        tree = Tree.of_messages(name, read(path))
+        return self.begin(name, read(path))
+
+    def begin(self, name: str, messages: Sequence[Message]) -> Tree:
+        """Make messages a conversation of this name, and the current one.
+
+        Raises:
+            InvalidRequestError: the name is taken.
+        """
+        tree = Tree.of_messages(name, messages)
         with self._lock:
             self._refuse_taken(name)
             return self.commit(tree)

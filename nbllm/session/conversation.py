@@ -170,9 +170,14 @@ def _without_last(turns: list[Message]) -> list[Message]:
 def write_messages(path: str | os.PathLike[str], messages: Iterable[Message]) -> Path:
     """Write messages as JSON lines; the file is replaced only when all is written."""
     target = Path(os.path.realpath(path))  # a link stays one
-    lines = [json.dumps(_as_dict(turn), ensure_ascii=False) + "\n" for turn in messages]
-    replace_file(target, "".join(lines).encode("utf-8", errors="surrogatepass"), prefix=f".{target.name}.")
+    replace_file(target, as_lines(messages), prefix=f".{target.name}.")
     return Path(path)
+
+
+def as_lines(messages: Iterable[Message]) -> bytes:
+    """What `write_messages` writes."""
+    lines = [json.dumps(as_dict(turn), ensure_ascii=False) + "\n" for turn in messages]
+    return "".join(lines).encode("utf-8", errors="surrogatepass")
 
 
 def read_messages(path: str | os.PathLike[str]) -> tuple[Message, ...]:
@@ -215,7 +220,8 @@ def _problem(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else shown(error)
 
 
-def _as_dict(turn: Message) -> dict[str, Any]:
+def as_dict(turn: Message) -> dict[str, Any]:
+    """A message in OpenAI's form."""
     line: dict[str, Any] = {"role": turn.role, "content": turn.content}
     if turn.reasoning:
         line["reasoning_content"] = turn.reasoning

@@ -176,7 +176,7 @@ def test_tools_are_a_list(values: Any) -> None:
         ({"type": "function", "function": {"name": "f"}}, ToolChoice("required", "f")),
         ({"type": "function", "name": "f"}, ToolChoice("required", "f")),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_choice_is_understood(value: str | Callable[..., Any] | dict[str, Any] | None, choice: ToolChoice) -> None:
     assert tool_choice(value) == choice

@@ -162,7 +162,9 @@ def test_mock_has_no_words_of_its_own() -> None:
     assert as_text(Mock(name="thing")).startswith("<Mock name='thing'")
 
 
-@pytest.mark.parametrize("value", [Plain(), [Plain()], {"a": Plain()}, as_text.__get__(1)], ids=repr)
+@pytest.mark.parametrize(
+    "value", [Plain(), [Plain()], {"a": Plain()}, as_text.__get__(1)], ids=["object", "list", "dict", "method"]
+)
 def test_no_address_reaches_the_prompt(value: object) -> None:
     assert "0x" not in as_text(value)
 
@@ -203,7 +205,9 @@ def test_nested_values_are_laid_out() -> None:
     assert len(as_text(value).splitlines()) > 1
 
 
-@pytest.mark.parametrize("value", [double, functools.lru_cache(double), types.MethodType(double, 1)], ids=repr)
+@pytest.mark.parametrize(
+    "value", [double, functools.lru_cache(double), types.MethodType(double, 1)], ids=["function", "cached", "method"]
+)
 def test_function_is_its_source(value: object) -> None:
     assert as_text(value).startswith("def double(number: int) -> int:\n    # a comment")
 

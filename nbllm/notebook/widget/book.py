@@ -178,9 +178,11 @@ class ConversationBook(_OneTree):
             with self._tree.changing():
                 before = self._conversation.history
                 if before != self._in_step:
+                    self._in_step = before  # kept here: who is told of that need not do it again
                     head = self._tree.head
                     self._go_to(before)
                     self._back_to(head)
+                    continue
                 self._in_step = after = tuple(self._tree.messages(self._tree.head))
             if before == after or self._conversation.swap(before, after):
                 return

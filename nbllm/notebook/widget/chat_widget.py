@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -24,12 +23,11 @@ from nbllm.notebook.widget.events import Begun
 from nbllm.notebook.widget.export import exported
 from nbllm.notebook.widget.here import desk_here, shows_widgets
 from nbllm.notebook.widget.keeper import Keeper
-from nbllm.notebook.widget.lines import as_lines
 from nbllm.notebook.widget.place import Place
 from nbllm.notebook.widget.screen import Screen
 from nbllm.notebook.widget.shelf import new_id
 from nbllm.notebook.widget.talk import Talk
-from nbllm.session.conversation import Conversation
+from nbllm.session.conversation import Conversation, as_dict
 from nbllm.session.model import Model
 
 if TYPE_CHECKING:
@@ -121,8 +119,8 @@ class ChatWidget(anywidget.AnyWidget):
     @property
     def messages(self) -> list[dict[str, Any]]:
         """What was said, as OpenAI's messages."""
-        lines = as_lines(self._talk.book.tree.messages(self._talk.book.tree.head))
-        return [json.loads(line.decode("utf-8", errors="surrogatepass")) for line in lines.split(b"\n") if line]
+        tree = self._talk.book.tree
+        return [as_dict(message) for message in tree.messages(tree.head)]
 
     @property
     def last(self) -> Response | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -34,15 +35,17 @@ class Keeper:
         self._chat_id, self._place, self._view = chat_id, place, view
         self._shelf: Shelf | None = None
         self._ids: dict[Turn, str] = {}
+        self._bundles, self._making = frozen.Bundles(), threading.Lock()
         self.is_frozen = view is None
 
     def show(self, book: Book) -> None:
         """Give the running cell an output: the widget, which is awake from now on, or its text."""
         self.is_frozen = self._view is None
+        bundle = self._bundle(book)
         view = self._view() if self._view is not None else {}
-        self._place.show({**self._bundle(book), **view})
+        self._place.show({**bundle, **view})
         with suppress(NbllmError):  # told with the first answer
-            self._write(book, self._bundle(book))
+            self._write(book, bundle)
 
     def freeze(self, book: Book) -> None:
         """Turn the outputs into text."""
@@ -65,19 +68,24 @@ class Keeper:
             self._place.update(bundle)
         self._write(book, bundle)
         path = book.tree.path()
-        return self._id(path[0]) if path else ""
+        return self._id(path) if path else ""
 
     def _write(self, book: Book, bundle: dict[str, str]) -> None:
         if self._shelf is None:
             self._shelf = Shelf()
         path = book.tree.path()
+        chat_id = self._id(path)
         if path:
-            self._shelf.save(self._id(path[0]), book.tree.messages(path[-1]), bundle)
-        self._shelf.save_bundle(self._chat_id, bundle)
+            self._shelf.save(chat_id, book.tree.messages(path[-1]), bundle)
+        if not path or chat_id != self._chat_id:
+            self._shelf.save_bundle(self._chat_id, bundle)
 
     def _bundle(self, book: Book) -> dict[str, str]:
         path = book.tree.path()
-        return frozen.bundle(book.name, path, self._id(path[0]) if path else self._chat_id)
+        with self._making:
+            return self._bundles.bundle(book.name, path, self._id(path))
 
-    def _id(self, root: Turn) -> str:
-        return self._ids.setdefault(root, new_id() if self._ids else self._chat_id)
+    def _id(self, path: Sequence[Turn]) -> str:
+        if not path:
+            return self._chat_id
+        return self._ids.setdefault(path[0], new_id() if self._ids else self._chat_id)

@@ -30,7 +30,5 @@ def opened(desk: Desk, name: str | None = None) -> ChatWidget:
     if isinstance(open_one, ChatWidget):
         return open_one
     if name is not None and _ID.fullmatch(name) and name not in desk.conversations.names():
-        shelf = Shelf()
-        shelf.messages(name)  # says what is wrong with it, and which there are
-        desk.conversations.open(shelf.folder / f"{name}.jsonl")
+        desk.conversations.begin(name, Shelf().messages(name))
     return ChatWidget(conversation=name)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from nbllm.errors import InvalidRequestError, ParameterError
-from nbllm.notebook.widget.lines import as_lines, of_lines
+from nbllm.notebook.widget.lines import of_lines
+from nbllm.session.conversation import as_lines
 from nbllm.store import chats
 from nbllm.store.chats import new_id
 from nbllm.store.header import shown
@@ -69,7 +70,7 @@ class Shelf:
             InvalidRequestError: there is no such chat, or its file is damaged.
         """
         lines = chats.read_messages(chat_id, self.folder)
-        if lines is None:
+        if lines is None or not lines.strip():
             raise InvalidRequestError(self._not_found(chat_id))
         try:
             return of_lines(lines)

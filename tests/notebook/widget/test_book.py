@@ -226,3 +226,21 @@ def test_two_threads_that_speak_lose_nothing(in_widget: list[str], in_cells: lis
     asked = [turn.question.content for turn in book.tree.turns if turn.answer.content == "cell"]
     assert set(asked) == set(in_cells)
     assert list(conversation.history) == book.tree.messages(book.tree.head)
+
+
+def test_answer_that_comes_before_a_cells_turn_is_known_keeps_both(caplog: pytest.LogCaptureFixture) -> None:
+    engine = ScriptedEngine()
+    conversation = Model(engine).conversation()
+    answers: list[object] = []
+
+    def answer_once() -> None:
+        if not answers:
+            answers.append(say(book, "widget"))
+
+    conversation.watch(answer_once)  # told before the book is
+    book = ConversationBook(conversation)
+    engine.enqueue("cell")
+    conversation.send("in a cell")
+    assert {turn.question.content for turn in book.tree.turns} == {"in a cell", "widget"}
+    assert list(conversation.history) == book.tree.messages(book.tree.head)
+    assert not caplog.records

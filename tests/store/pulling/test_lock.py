@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def test_many_hold_it_one_at_a_time(root: Path, monkeypatch: pytest.MonkeyPatch)
             with locked(root / "org" / "repo", root, lambda: None):
                 inside[0] += 1
                 seen.append(inside[0])
+                time.sleep(0)  # lets the others in, if anything does
                 inside[0] -= 1
 
     threads = [threading.Thread(target=work) for _ in range(4)]
