@@ -32,9 +32,10 @@ def _isolated_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
             patch.delenv(name)
         for name in (*_XDG, *_JUPYTER):
             patch.setenv(name, str(home / name.lower()))
-        patch.setenv("NBLLM_CORES_FILE", str(home / "cores"))
+        patch.setenv("NBLLM_CORES_FILE", str(_machine(tmp_path_factory) / "cores"))
         patch.setenv("NBLLM_FOREIGN_STORES", "none")  # for what load_config reads, here and in other processes
         patch.setattr("nbllm.config.stores.store_folders", lambda store: ())  # for a Config that a test makes
+        patch.setenv("NBLLM_REGISTRY", "none")  # no test asks the network
         patch.setenv("NBLLM_CONFIG", str(_empty_file(home / "config.toml")))
         patch.delenv(
             "PYTHONDONTWRITEBYTECODE", raising=False
@@ -42,6 +43,12 @@ def _isolated_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.delenv("VIRTUAL_ENV", raising=False)  # of the shell, perhaps not this Python's: IPython would warn
         patch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # else jupyter_core warns, and a warning is an error here
         yield
+
+
+def _machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that pytest-xdist's workers share: their engines have to divide the cores."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 def _empty_file(path: Path) -> Path:

@@ -45,13 +45,15 @@ def key_in_environment(variable: str) -> str | None:
     return os.environ.get(variable, "").strip() or None
 
 
-def checked_base_url(name: str, value: object) -> str:
+def checked_base_url(name: str, value: object, *, example: str = 'write for example "http://localhost:8000/v1"') -> str:
     """An address that requests may go to, without a slash at its end.
+
+    Args:
+        example: what a message says at its end.
 
     Raises:
         ParameterError: it is no http or https address, or holds a password, a query or a fragment.
     """
-    example = 'write for example "http://localhost:8000/v1"'
     if not isinstance(value, str) or not value.strip():
         raise ParameterError(name, f"must be a server's address, not {value!r:.100}; {example}")
     text = value.strip()

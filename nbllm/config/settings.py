@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nbllm.config import checks
 from nbllm.config.endpoints import Endpoint, endpoints
+from nbllm.config.registry import REGISTRY, registry
 from nbllm.config.stores import FOREIGN_STORES
 from nbllm.errors import ParameterError
 
@@ -59,6 +60,8 @@ class Config:
             Its variable separates them as PATH does.
         foreign_stores: the programs whose models have names too: "ollama", "huggingface", "lmstudio", "gpt4all"; of a
             name that two have, the first. Its variable separates them by commas; "none" is none of them.
+        registry: the address of Ollama's registry, which is only asked for models that are to be pulled; "" or "none"
+            never asks it.
         default_model: what answers when no model is named.
         memory_fraction: share of the free memory that an engine may plan with.
         prefix_store_bytes: for prefixes kept after their requests; 0 keeps none, None lets the engine decide.
@@ -86,6 +89,7 @@ class Config:
     models_dir: Path = field(default_factory=_default_models_dir)
     models_dirs: tuple[Path, ...] = ()
     foreign_stores: tuple[str, ...] = FOREIGN_STORES
+    registry: str = REGISTRY
     default_model: str = "smollm2"
     memory_fraction: float = 0.75
     prefix_store_bytes: int | None = None
@@ -133,6 +137,7 @@ CHECKS: Mapping[str, checks.Check] = {
     "models_dir": checks.path,
     "models_dirs": checks.paths,
     "foreign_stores": checks.several_of(FOREIGN_STORES),
+    "registry": registry,
     "default_model": checks.model_name,
     "memory_fraction": checks.share,
     "prefix_store_bytes": checks.optional_count(0),

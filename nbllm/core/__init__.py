@@ -5,9 +5,11 @@ A surface makes a request, an engine answers it with chunks. Nothing here knows 
 
 from __future__ import annotations
 
+from nbllm.core.adapters import Adapter
 from nbllm.core.chunks import Chunk, FinishReason, Timings, TokenLogprob, ToolCallDelta, Usage
 from nbllm.core.descriptions import EngineInfo, ModelInfo, RenderedPrompt
 from nbllm.core.messages import ROLES, Message, Role, ToolCall
+from nbllm.core.presets import Preset, applied
 from nbllm.core.requests import (
     ChoiceRequest,
     Constraint,
@@ -24,6 +26,7 @@ from nbllm.core.steps import Row, StepStatus
 __all__ = [
     "RANGES",
     "ROLES",
+    "Adapter",
     "ChoiceRequest",
     "Chunk",
     "Constraint",
@@ -33,6 +36,7 @@ __all__ = [
     "GenerateRequest",
     "Message",
     "ModelInfo",
+    "Preset",
     "Priority",
     "RenderedPrompt",
     "Request",
@@ -47,5 +51,6 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "Usage",
+    "applied",
     "unknown_option",
 ]

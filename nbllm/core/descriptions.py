@@ -23,7 +23,8 @@ class ModelInfo:
         loaded: whether this process holds it.
         problem: why it cannot be loaded, "" when it looks well.
         source: in the list of models, where it comes from: "bundled", "nbllm" (the models folder), "folder" (another
-            one of the settings), "ollama", "huggingface", "lmstudio" or "gpt4all".
+            one of the settings), "ollama", "huggingface", "lmstudio" or "gpt4all"; "preset" for what was made of
+            another model, whose file and figures it then has.
     """
 
     name: str

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from nbllm.core.adapters import Adapter
 from nbllm.core.messages import Message
 from nbllm.core.numbers import as_number
 from nbllm.core.sampling import SamplingParams
@@ -64,6 +65,8 @@ class GenerateRequest:
             `constraint` too, an answer that is no call has its shape; under "required" there is none such.
         forced_tool: with tool_choice "required", the name of the only tool that may be called.
         parallel_tool_calls: whether one answer may hold several calls.
+        template: Jinja in place of the model's own chat template, with messages only.
+        adapters: LoRA files to compute with; None is those of the model's preset, or none, and () is none at all.
     """
 
     messages: tuple[Message, ...] | None = None
@@ -84,6 +87,8 @@ class GenerateRequest:
     tool_choice: Literal["auto", "none", "required"] = "auto"
     forced_tool: str | None = None
     parallel_tool_calls: bool = True
+    template: str | None = None
+    adapters: tuple[Adapter, ...] | None = None
 
     def __post_init__(self) -> None:
         given = [form for form in (self.messages, self.text, self.tokens) if form is not None]
@@ -92,6 +97,8 @@ class GenerateRequest:
         if self.suffix is not None and self.text is None:
             raise ParameterError("suffix", "goes with a text prompt only")
         self._check_tools()
+        _check_template(self.template, self.messages)
+        _check_adapters(self.adapters)
         _check_timeout(self.timeout_s)
 
     def _check_tools(self) -> None:
@@ -111,6 +118,7 @@ class EmbedRequest:
     """Texts to turn into vectors, answered by one chunk a text, in any order, with `index` set.
 
     Attributes:
+        adapters: as a GenerateRequest's.
         unit: vectors of length 1; else of the length that the model gives them, where the engine can tell.
     """
 
@@ -118,17 +126,30 @@ class EmbedRequest:
     priority: Priority = "interactive"
     timeout_s: float | None = None
     unit: bool = True
+    adapters: tuple[Adapter, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_adapters(self.adapters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRequest:
-    """A prompt and a continuation whose token log-likelihoods are wanted, answered by one chunk."""
+    """A prompt and a continuation whose token log-likelihoods are wanted, answered by one chunk.
+
+    `template` and `adapters` mean what a GenerateRequest's do.
+    """
 
     prompt: str
     continuation: str
     messages: tuple[Message, ...] | None = None
     priority: Priority = "interactive"
     timeout_s: float | None = None
+    template: str | None = None
+    adapters: tuple[Adapter, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_template(self.template, self.messages)
+        _check_adapters(self.adapters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +171,8 @@ class ChoiceRequest:
     reproducible: bool = False
     cache_prompt: bool = True
     timeout_s: float | None = None
+    template: str | None = None
+    adapters: tuple[Adapter, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.choices) <= MAX_CHOICES:
@@ -160,6 +183,8 @@ class ChoiceRequest:
         if len(set(self.choices)) < len(self.choices):
             twice = next(choice for choice in self.choices if self.choices.count(choice) > 1)
             raise ParameterError("choices", f"holds {twice!r:.100} twice")
+        _check_template(self.template, self.messages)
+        _check_adapters(self.adapters)
         _check_timeout(self.timeout_s)
 
 
@@ -170,3 +195,19 @@ def _check_timeout(seconds: float | None) -> None:
     number = None if seconds is None else as_number(float, seconds)
     if seconds is not None and (number is None or number <= 0):
         raise ParameterError("timeout", f"must be seconds above 0, not {seconds!r}")
+
+
+def _check_template(template: object, messages: tuple[Message, ...] | None) -> None:
+    if template is None:
+        return
+    if not isinstance(template, str):
+        raise ParameterError("template", f"must be a text in Jinja, not {type(template).__name__}")
+    if messages is None:
+        raise ParameterError("template", "goes with messages only")
+
+
+def _check_adapters(adapters: object) -> None:
+    if adapters is None:
+        return
+    if not isinstance(adapters, tuple) or not all(isinstance(adapter, Adapter) for adapter in adapters):
+        raise ParameterError("adapters", f"must be a tuple of Adapter, not {adapters!r:.100}")

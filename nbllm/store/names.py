@@ -127,7 +127,7 @@ def _prefixed(text: str, config: Config) -> Path | None:
 
 def _pulled(text: str, config: Config) -> Path | None:
     """What was pulled under this name, a short one or the hub's own."""
-    from nbllm.store.pulling import pulled_path
+    from nbllm.store.remote.pulled import pulled_path
 
     try:
         return pulled_path(text, config, memory_bytes=total_memory())

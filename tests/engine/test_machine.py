@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbllm.engine import machine
+from nbllm.config.cgroups import cgroups
 from nbllm.engine.machine import available_memory, busy_elsewhere, usable_cores
 
 GIB = 1 << 30
@@ -260,7 +260,7 @@ def test_nonsense_never_raises(tmp_path_factory: pytest.TempPathFactory, texts: 
 @pytest.fixture
 def one_cpu_cgroup() -> Iterator[Path]:
     """A real cgroup limited to one CPU's time."""
-    parents = machine._cgroups(Path("/"))
+    parents = cgroups(Path("/"))
     attempts = [(folder, "cpu.max", "100000 100000") for folder in parents.unified[-1:]]
     attempts += [(folder, "cpu.cfs_quota_us", "100000") for folder in parents.cpu[-1:]]
     for parent, name, text in attempts:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nbllm.config import Config
-from nbllm.core import ModelInfo
+from nbllm.core import ModelInfo, Preset
 from nbllm.store import bundled, catalog, list_models, resolve_listed
 from nbllm.store.bundled import bundled_path
 from nbllm.store.folder import MAX_DEPTH
+from nbllm.store.presets import flattening, shelf
+from nbllm.store.presets.files import FOLDER
 from tests.store import gguf_writer as g
 
 pytestmark = pytest.mark.usefixtures("no_bundled_model")
@@ -148,3 +151,41 @@ def test_list_models_sees_a_part_that_has_gone(config: Config, models_dir: Path)
     parts[1].unlink()
 
     assert "1 of its 2 parts not there" in list_models(config)[0].problem
+
+
+def test_list_models_presets(config: Config, models_dir: Path) -> None:
+    path = g.write(models_dir / "tiny.gguf", g.tiny_model())
+    shelf.save(Preset(name="mario", base="tiny", template="{{ messages }}"), config)
+    shelf.save(Preset(name="luigi", base="mario"), config)
+    shelf.save(Preset(name="peach", base="gone"), config)
+    (models_dir / FOLDER / "toad.toml").write_text("from = 3")
+
+    luigi, mario, peach, tiny, toad = list_models(config, loaded=[str(path)])
+
+    assert mario == replace(tiny, name="mario", source="preset", has_chat_template=True)
+    assert luigi == replace(mario, name="luigi")
+    assert (mario.path, mario.loaded, mario.problem) == (str(path), True, "")
+    assert (peach.source, peach.problem) == (
+        "preset",
+        "peach is made of gone: no model 'gone'; the closest names: tiny",
+    )
+    assert (toad.source, toad.problem) == ("preset", "from: must be a text, not int")
+
+
+def test_list_models_looks_for_the_base_of_many_presets_once(
+    config: Config, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g.write(models_dir / "tiny.gguf", g.tiny_model())
+    for number in range(10):
+        shelf.save(Preset(name=f"mario{number}", base="gone" if number % 2 else "tiny"), config)
+    looked: list[str] = []
+
+    def counted(name: str, config: Config, *, models: Mapping[str, Path] | None = None) -> Path:
+        looked.append(name)
+        return flattening.base_file(name, config, models=models)
+
+    monkeypatch.setattr(catalog, "base_file", counted)
+    infos = list_models(config)
+
+    assert sorted(looked) == ["gone", "tiny"]
+    assert len([info for info in infos if info.problem]) == 5

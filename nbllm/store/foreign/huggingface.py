@@ -18,7 +18,7 @@ from nbllm.errors import ModelNotFoundError
 from nbllm.store.foreign.look import Entry, Look, whole_models
 
 if TYPE_CHECKING:
-    from nbllm.store.pulling.names import HubName
+    from nbllm.store.remote.names import HubName
 
 _MAX_DEPTH = 3
 _MAX_REF_BYTES = 100
@@ -35,7 +35,7 @@ class Repository:
 
     def models(self) -> dict[str, Entry]:
         """By "org/repo:Q4_K_M", or "org/repo/file.gguf" where that would not say which."""
-        from nbllm.store.pulling.choice import quantization_label
+        from nbllm.store.remote.choice import quantization_label
 
         files = whole_models(self.files)
         labels = {name: quantization_label(entry.path.name) for name, entry in files.items()}
@@ -52,8 +52,8 @@ class Repository:
             ModelNotFoundError: none, or several.
             InsufficientMemoryError: no quantization was named, and none fits into the memory.
         """
-        from nbllm.store.pulling.choice import RemoteFile, chosen
-        from nbllm.store.pulling.errors import PullError
+        from nbllm.store.remote.choice import RemoteFile, chosen
+        from nbllm.store.remote.errors import PullError
 
         sizes = {name: _size(entry.path) for name, entry in self.files.items() if not entry.problem}
         try:
@@ -82,7 +82,7 @@ def _folders(look: Look) -> Iterator[tuple[str, Path]]:
 
 def _files(look: Look, repository: Path) -> dict[str, Entry]:
     """Of all snapshots; of a file that several have, the newest."""
-    from nbllm.store.pulling.names import is_safe_file
+    from nbllm.store.remote.names import is_safe_file
 
     found: dict[str, Entry] = {}
     for snapshot in _snapshots(look, repository):

@@ -7,18 +7,14 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from nbllm.config.cgroups import memory_limits
+
 _ROOT = Path("/")
-_LIMITS = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""A container's own, in the versions of cgroups."""
 
 
 def total_memory(root: Path = _ROOT) -> int:
-    """Bytes of this machine, or of this container if it may have fewer."""
-    limits = [_physical()]
-    for name in _LIMITS:
-        with suppress(OSError, ValueError):  # ValueError: "max"
-            limits.append(int((root / name).read_text(encoding="ascii")))
-    return min(limits)
+    """Bytes of this machine, or of the smallest cgroup that this process is in if that may have fewer."""
+    return min([_physical(), *(limit.num_bytes for limit in memory_limits(root))])
 
 
 def _physical() -> int:

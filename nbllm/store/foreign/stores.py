@@ -17,7 +17,7 @@ from nbllm.store.foreign.memory import total_memory
 from nbllm.store.foreign.ollama import ollama_models, short_name
 
 if TYPE_CHECKING:
-    from nbllm.store.pulling.names import HubName
+    from nbllm.store.remote.names import HubName
 
 PREFIXES: Mapping[str, str] = {"ollama": "ollama", "huggingface": "hf", "lmstudio": "lmstudio", "gpt4all": "gpt4all"}
 """What goes before a colon and a name to say that it is that store's."""
@@ -82,7 +82,7 @@ def _in_folder(store: str, folder: Path) -> dict[str, Entry]:
 
 
 def _hub_name(text: str) -> HubName | None:
-    from nbllm.store.pulling.names import hub_name
+    from nbllm.store.remote.names import hub_name
 
     try:
         return hub_name(text)

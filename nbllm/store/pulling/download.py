@@ -1,7 +1,7 @@
 """Files that arrive whole or not at all.
 
-Each comes into `.NAME.SHA.part` beside its place, where an interrupt leaves it and the next pull goes on, and is
-moved once every file of the model is there and has its SHA-256.
+Each comes into `.NAME.SHA.part` beside its place, or in a folder of its own, where an interrupt leaves it and the next
+pull goes on, and is moved once every file of the model is there, has its SHA-256 and passed its check.
 """
 
 from __future__ import annotations
@@ -15,36 +15,54 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from nbllm.store.hashes import file_hash
 from nbllm.store.header import shown
-from nbllm.store.pulling.errors import CutError, PullError
-from nbllm.store.pulling.hub import Opener
+from nbllm.store.pulling.errors import CutError, UnusableError
 from nbllm.store.pulling.progress import OnProgress, PullProgress, Status
+from nbllm.store.pulling.ranges import Opener
+from nbllm.store.remote.errors import PullError
 
 WAITS_S = (0.5, 1.0, 2.0, 4.0)
 """Between requests that brought nothing; after the last the pull ends."""
 SPAN_BYTES = 16 << 30
 """Asked for at a time: the hub's servers refuse to send more than 50 GB in one answer."""
+GLANCE_BYTES = 1 << 20
+"""What has come of a file when it is checked for the first time."""
 _SPARE_BYTES = 64 << 20
 """Left on the disk for everything else."""
 _READ_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
+class Check(Protocol):
+    def __call__(self, path: Path, *, is_whole: bool) -> None:
+        """Look at a file, or at the beginning of one. Raises UnusableError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file to get: where it goes, and what it must be."""
+    """A file to get: where it goes, and what it must be.
+
+    Attributes:
+        label: what it is called for those who watch; "" is its file's name.
+        part_folder: where it grows; None is beside its place.
+        check: sees the first GLANCE_BYTES, and then the whole.
+    """
 
     target: Path
     size: int
     sha256: str
     opened: Opener
+    label: str = ""
+    part_folder: Path | None = None
+    check: Check | None = None
 
     @property
     def part(self) -> Path:
-        return self.target.with_name(f".{self.target.name}.{self.sha256[:12]}.part")
+        folder = self.target.parent if self.part_folder is None else self.part_folder
+        return folder / f".{self.target.name}.{self.sha256[:12]}.part"
 
     @property
     def kept_bytes(self) -> int:
@@ -55,15 +73,17 @@ class Download:
             return 0
 
     def progress(self, status: Status, done: int) -> PullProgress:
-        return PullProgress(status=status, file=self.target.name, sha256=self.sha256, done=done, total=self.size)
+        return PullProgress(
+            status=status, file=self.label or self.target.name, sha256=self.sha256, done=done, total=self.size
+        )
 
 
 def fetch_all(downloads: Sequence[Download], on_progress: OnProgress) -> None:
     """Get the files that are not here already. The folders must be held by `locked`.
 
     Raises:
-        PullError: the disk is too full, and then nothing is left; or the connection failed for good, or a file cannot
-            be written or arrived damaged.
+        PullError: the disk is too full or a file fails its check, and then nothing is left; or the connection failed
+            for good, or a file cannot be written or arrived damaged.
     """
     try:
         missing = [download for download in downloads if not _is_here(download, on_progress)]
@@ -71,8 +91,14 @@ def fetch_all(downloads: Sequence[Download], on_progress: OnProgress) -> None:
         for download in missing:
             _remove_outdated(download)
             _fetch(download, on_progress)
+        for download in downloads:
+            if download.check is not None:
+                download.check(download.part if download in missing else download.target, is_whole=True)
         for download in missing:
             os.replace(download.part, download.target)
+    except UnusableError:
+        _remove_parts(downloads)
+        raise
     except OSError as exc:
         raise unwritable(exc, downloads) from exc
 
@@ -115,6 +141,7 @@ class _Arrival:
         self._download, self._file, self._on_progress = download, file, on_progress
         self._digest: Any = hashlib.sha256()
         self._done = 0
+        self._is_to_check = download.check is not None
 
     def complete(self) -> None:
         self._read_kept()
@@ -144,6 +171,7 @@ class _Arrival:
 
     def _receive(self) -> None:
         last = min(self._done + SPAN_BYTES, self._download.size) - 1
+        self._glance()
         with self._download.opened(self._done, last) as chunks:
             if chunks.first == 0:
                 self._begin_again()
@@ -152,9 +180,16 @@ class _Arrival:
             for data in chunks.data:
                 wanted = data[: self._download.size - self._done]
                 self._write(wanted)
+                self._glance()
                 self._report()
                 if len(wanted) < len(data):
                     return
+
+    def _glance(self) -> None:
+        """Before much of a file has come that cannot be used."""
+        if self._is_to_check and self._download.check is not None and self._done >= GLANCE_BYTES:
+            self._is_to_check = False
+            self._download.check(self._download.part, is_whole=False)
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)
@@ -184,10 +219,10 @@ class _Arrival:
 def _remove_outdated(download: Download) -> None:
     """What is left of an earlier file of that name, which nobody will go on with."""
     prefix = f".{download.target.name}."
-    for name in os.listdir(download.target.parent):
+    for name in os.listdir(download.part.parent):
         if name.startswith(prefix) and name.endswith(".part") and name != download.part.name:
             with suppress(OSError):
-                download.target.with_name(name).unlink()
+                download.part.with_name(name).unlink()
 
 
 def unwritable(exc: OSError, downloads: Sequence[Download]) -> PullError:
@@ -195,10 +230,14 @@ def unwritable(exc: OSError, downloads: Sequence[Download]) -> PullError:
     folder = downloads[0].target.parent
     if exc.errno not in _FULL:
         return PullError(f"{shown(exc.filename or folder)} cannot be written: {exc.strerror or exc}; {_ELSEWHERE}")
+    _remove_parts(downloads)
+    return PullError(f"the disk of {shown(folder)} is full, and nothing was kept: {_MAKE_ROOM}")
+
+
+def _remove_parts(downloads: Sequence[Download]) -> None:
     for download in downloads:
         with suppress(OSError):
             download.part.unlink()
-    return PullError(f"the disk of {shown(folder)} is full, and nothing was kept: {_MAKE_ROOM}")
 
 
 _ELSEWHERE = "set NBLLM_MODELS_DIR to a folder that you may write to"

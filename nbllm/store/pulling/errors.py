@@ -1,12 +1,12 @@
-"""What can go wrong on the way of a model to this machine."""
+"""What goes wrong while a model comes."""
 
 from __future__ import annotations
 
-from nbllm.errors import ModelError
+from nbllm.store.remote.errors import PullError
 
 
-class PullError(ModelError):
-    """The model could not be got; the message says what to do."""
+class UnusableError(PullError):
+    """What comes cannot be used here, so that none of it is kept."""
 
 
 class CutError(Exception):
@@ -19,3 +19,7 @@ class CutError(Exception):
     def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
+
+
+class UnreachableError(CutError):
+    """Nothing answers: asking at once again is of no use."""

@@ -8,42 +8,28 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nbllm._version import __version__
 from nbllm.config import checked_base_url
 from nbllm.errors import NbllmError, ParameterError
 from nbllm.store.header import shown
-from nbllm.store.pulling.choice import RemoteFile
-from nbllm.store.pulling.errors import CutError, PullError
-from nbllm.store.pulling.names import HubName
+from nbllm.store.pulling.errors import CutError
+from nbllm.store.pulling.ranges import TRY_AGAIN, Chunks, Opener, first_byte
+from nbllm.store.remote.choice import RemoteFile
+from nbllm.store.remote.errors import PullError
+from nbllm.store.remote.names import HubName
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import BlobLfsInfo
 
 _ANSWER_WITHIN_S = 20.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(?:\d{1,18}|\*)")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-_TRY_AGAIN = (408, 500, 502, 503, 504)
 _CHECK_NETWORK = "check the network, or set HF_ENDPOINT to a mirror that you can reach"
 _TOKENS_PAGE = "https://huggingface.co/settings/tokens"
-
-
-@dataclass(frozen=True, slots=True)
-class Chunks:
-    """Bytes of a file, from `first` on; a server that knows no ranges begins at 0 whatever was asked for."""
-
-    first: int
-    data: Iterator[bytes]
-
-
-Opener = Callable[[int, int], AbstractContextManager[Chunks]]
-"""Asks for the bytes from the first to the last of the two numbers. Raises CutError when it may be asked again, also
-while the bytes are read inside the context."""
 
 
 class Hub:
@@ -102,7 +88,7 @@ class Hub:
             timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
             with self._translated(name), get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
                 hf_raise_for_status(response)
-                yield Chunks(_first_byte(response.status_code, response.headers), response.iter_raw())
+                yield Chunks(first_byte(response.status_code, response.headers), response.iter_raw())
 
         return opened
 
@@ -117,7 +103,7 @@ class Hub:
         except OfflineModeIsEnabled:
             raise PullError("HF_HUB_OFFLINE is set, so the hub is not asked: unset it, and pull again") from None
         except HfHubHTTPError as exc:
-            if exc.response.status_code in _TRY_AGAIN:
+            if exc.response.status_code in TRY_AGAIN:
                 raise CutError(f"HTTP {exc.response.status_code}") from None
             raise self._refusal(exc, name) from None
         except httpx2.RequestError as exc:
@@ -163,12 +149,3 @@ def _remote_file(path: str, lfs: BlobLfsInfo | None) -> RemoteFile | None:
     if lfs is None or lfs.size <= 0 or not _SHA256.fullmatch(lfs.sha256):
         return None
     return RemoteFile(path, lfs.size, lfs.sha256)
-
-
-def _first_byte(status: int, headers: Mapping[str, str]) -> int:
-    if status != 206:
-        return 0
-    match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-    if match is None:
-        raise CutError("an answer without its range")
-    return int(match[1])

@@ -14,11 +14,13 @@ class PullProgress:
     """One moment of a pull.
 
     Args:
-        status: "resolving": the hub is asked for its list of files; "waiting": for another pull of the repository;
-            "downloading": of `file`; "checking": a file that is here already; "done".
+        status: "resolving": the hub or the registry is asked for its list of files; "waiting": for another pull of
+            them; "downloading": of `file`; "checking": a file that is here already; "done".
         file: its name, without folders; "" before files are known.
-        sha256: of the file, as the hub has it.
+        sha256: of the file, as the hub or the registry has it.
         done, total: bytes of this file.
+        name: what the model is called from now on; only of "done".
+        notes: what a person should know of it besides, a line each; only of "done".
     """
 
     status: Status
@@ -26,6 +28,8 @@ class PullProgress:
     sha256: str = ""
     done: int = 0
     total: int = 0
+    name: str = ""
+    notes: tuple[str, ...] = ()
 
 
 OnProgress = Callable[[PullProgress], None]

@@ -1,25 +1,27 @@
-"""From a name to a model's file in the models folder: `models_dir/org/repo/file.gguf`."""
+"""From a name to a model's file in the models folder: `models_dir/org/repo/file.gguf`, or a preset's blob."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from nbllm.config import Config
-from nbllm.errors import ModelError, ModelNotFoundError
-from nbllm.store.folder import folder_models
-from nbllm.store.header import shown
-from nbllm.store.parts import model_files
-from nbllm.store.pulling.choice import RemoteFile, chosen
+from nbllm.errors import ModelNotFoundError
 from nbllm.store.pulling.download import Download, fetch_all, unwritable
 from nbllm.store.pulling.hub import Hub
 from nbllm.store.pulling.lock import locked
-from nbllm.store.pulling.names import HubName, checked_text, hub_name
 from nbllm.store.pulling.progress import OnProgress, PullProgress, ignored
-from nbllm.store.pulling.short_names import closest, short_name
+from nbllm.store.pulling.registry_names import RegistryName, registry_name
+from nbllm.store.remote.choice import chosen
+from nbllm.store.remote.names import HubName, checked_text
+from nbllm.store.remote.pulled import hub_folder, hub_model, planned_memory
+from nbllm.store.remote.short_names import no_model
 
 
 def pull(name: str, *, config: Config, memory_bytes: int, on_progress: OnProgress | None = None) -> Path:
-    """Get a model from the hub, with all its parts and its projector; what is here already is not got again.
+    """Get a model from the hub or from Ollama's registry; what is here already is not got again.
+
+    The hub's comes with all its parts and its projector, and is called by its place in the models folder. The
+    registry's becomes a preset of its own name.
 
     Args:
         memory_bytes: of the machine, of which `config.memory_fraction` is planned with where the name leaves the
@@ -27,17 +29,26 @@ def pull(name: str, *, config: Config, memory_bytes: int, on_progress: OnProgres
 
     Raises:
         ParameterError: `name` is not a name, or a setting of the hub cannot be used.
-        ModelNotFoundError: a short name that the table does not have.
-        PullError: it could not be got; the message says what to do.
+        ModelNotFoundError: a name that neither the table nor the registry has.
+        PullError: it could not be got, or llama.cpp could not load it; the message says what to do.
         InsufficientMemoryError: no quantization fits into the memory.
+        InvalidRequestError: a model of the registry whose name another model has here.
     """
-    wanted = wanted_model(name)
     report = ignored if on_progress is None else on_progress
+    wanted = wanted_model(name, config)
+    if isinstance(wanted, RegistryName):
+        from nbllm.store.pulling.from_registry import pull_from_registry
+
+        return pull_from_registry(wanted, config, report)
+    return _pulled_from_hub(wanted, config, memory_bytes, report)
+
+
+def _pulled_from_hub(wanted: HubName, config: Config, memory_bytes: int, report: OnProgress) -> Path:
     report(PullProgress(status="resolving"))
     hub = Hub()
     commit, listed = hub.files(wanted)
-    files = chosen(listed, wanted, _planned(config, memory_bytes))
-    folder = _folder(config, wanted) / files[0].folder
+    files = chosen(listed, wanted, planned_memory(config, memory_bytes))
+    folder = hub_folder(config, wanted) / files[0].folder
     downloads = [
         Download(folder / file.name, file.size, file.sha256, hub.opener(wanted, commit, file)) for file in files
     ]
@@ -50,50 +61,25 @@ def pull(name: str, *, config: Config, memory_bytes: int, on_progress: OnProgres
             fetch_all(downloads, report)
     except OSError as exc:
         raise unwritable(exc, downloads) from exc
-    report(PullProgress(status="done", file=files[0].name, sha256=files[0].sha256))
-    return downloads[0].target
+    path = downloads[0].target
+    name = path.relative_to(config.models_dir.absolute()).as_posix().removesuffix(".gguf")
+    report(PullProgress(status="done", file=files[0].name, sha256=files[0].sha256, name=name))
+    return path
 
 
-def pulled_path(name: str, config: Config, *, memory_bytes: int) -> Path | None:
-    """The file of a model of the hub that is in the models folder, without asking the hub; None if it is not.
-
-    Raises:
-        ParameterError: `name` is not a name.
-    """
-    try:
-        wanted = wanted_model(name)
-        folder = _folder(config, wanted)
-        found = [model_files(path) for path in folder_models(folder).values()]
-        paths = [path for model in found if not model.missing for path in model.paths]
-        files = [RemoteFile(path.relative_to(folder).as_posix(), path.stat().st_size, "") for path in paths]
-        return folder / chosen(files, wanted, _planned(config, memory_bytes))[0].path
-    except (ModelError, OSError):
-        return None
-
-
-def wanted_model(name: str) -> HubName:
-    """What a name means at the hub.
+def wanted_model(name: str, config: Config) -> HubName | RegistryName:
+    """What a name means: the hub's, a short one of the shipped table, or the registry's unless that is switched off.
 
     Raises:
         ParameterError: `name` is not a name.
-        ModelNotFoundError: a short name that the table does not have.
+        ModelNotFoundError: it can be none of these.
     """
-    wanted = hub_name(name)
+    wanted = hub_model(name)
     if wanted is not None:
         return wanted
     text = checked_text(name)
-    entry = short_name(text)
-    if entry is None:
-        meant = f"the closest names: {', '.join(close)}; " if (close := closest(text)) else ""
-        raise ModelNotFoundError(
-            f"no model {shown(text)!r} to pull: {meant}any other GGUF of the hub is hf:org/repo or hf:org/repo:Q4_K_M"
-        )
-    return entry.hub_name
-
-
-def _folder(config: Config, wanted: HubName) -> Path:
-    return config.models_dir.absolute() / wanted.owner / wanted.repo
-
-
-def _planned(config: Config, memory_bytes: int) -> int:
-    return int(memory_bytes * config.memory_fraction)
+    of_registry = registry_name(text)
+    if of_registry is None or not config.registry:
+        off = "; Ollama's registry is switched off (NBLLM_REGISTRY, registry)" if of_registry is not None else ""
+        raise ModelNotFoundError(no_model(text) + off)
+    return of_registry

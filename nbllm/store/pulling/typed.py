@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from nbllm.config import Config
 from nbllm.core.sizes import size_text
 from nbllm.store.pulling.progress import PullProgress
 from nbllm.store.pulling.pull import pull
-from nbllm.store.pulling.short_names import fitting
+from nbllm.store.remote.short_names import fitting
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -33,7 +32,7 @@ def pull_typed(name: str, *, config: Config, memory_bytes: int, file: IO[str]) -
         raise
     finally:
         bar.close()
-    return f"{_name(path, config)} is here: {path}"
+    return "\n".join([f"{bar.last.name} is here: {path}", *bar.last.notes])
 
 
 def suggestions(config: Config, memory_bytes: int) -> str:
@@ -49,7 +48,10 @@ def suggestions(config: Config, memory_bytes: int) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     head = f"These fit into the memory of this machine ({size_text(memory_bytes)}):"
-    return "\n".join([head, "", *lines, "", "Any other GGUF of huggingface.co: hf:org/repo, or hf:org/repo:Q4_K_M"])
+    others = ["Any other GGUF of huggingface.co: hf:org/repo, or hf:org/repo:Q4_K_M"]
+    if config.registry:
+        others.append("Any other model of Ollama's registry: its name there, such as someone/model:7b")
+    return "\n".join([head, "", *lines, "", *others])
 
 
 class _Bar:
@@ -57,12 +59,12 @@ class _Bar:
         self._file = file
         self._bar: tqdm[Any] | None = None
         self._of = ""
-        self._last = PullProgress(status="resolving")
+        self.last = PullProgress(status="resolving")
 
     def show(self, progress: PullProgress) -> None:
-        if progress.status != self._last.status and progress.status == "waiting":
-            self.say("another pull of this repository is under way: waiting for it")
-        self._last = progress
+        if progress.status != self.last.status and progress.status == "waiting":
+            self.say("another pull of these files is under way: waiting for it")
+        self.last = progress
         if progress.status != "downloading":
             return
         if self._bar is None or self._of != progress.file:
@@ -72,9 +74,9 @@ class _Bar:
 
     @property
     def kept(self) -> str:
-        if self._last.status != "downloading":
+        if self.last.status != "downloading":
             return "interrupted; pull again to go on"
-        kept = f"{size_text(self._last.done)} of {size_text(self._last.total)} of {self._last.file} are kept"
+        kept = f"{size_text(self.last.done)} of {size_text(self.last.total)} of {self.last.file} are kept"
         return f"interrupted; {kept}, and the next pull goes on from there"
 
     def say(self, line: str) -> None:
@@ -101,7 +103,3 @@ class _Bar:
             unit_scale=True,
             mininterval=0.25,
         )
-
-
-def _name(path: Path, config: Config) -> str:
-    return path.relative_to(config.models_dir.absolute()).as_posix().removesuffix(".gguf")

@@ -8,7 +8,7 @@ import pytest
 from nbllm.errors import InsufficientMemoryError, ModelNotFoundError
 from nbllm.store.foreign.huggingface import Repository, huggingface_models, repositories
 from nbllm.store.foreign.look import Entry, Look
-from nbllm.store.pulling.names import hub_name
+from nbllm.store.remote.names import hub_name
 from tests.store import gguf_writer as g
 from tests.store.foreign.made import COMMIT, OLDER, TINY, hub_file, hub_main
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import os
 import random
 import shutil
 import threading
@@ -11,16 +10,17 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from nbllm.config import Config
 from nbllm.errors import ModelError, ModelNotFoundError, NbllmError, ParameterError
 from nbllm.store import resolve, resolve_listed
-from nbllm.store.pulling import PullError, PullProgress, download, pull, pulled_path
+from nbllm.store.pulling import PullError, PullProgress, download, pull
+from nbllm.store.remote.pulled import pulled_path
 from tests.store.gguf_writer import gguf, text
 from tests.store.hub import COMMIT, TOKEN, Hub
+from tests.store.pulling.disk import fill_disk
 
 SIZE = 300_000
 DATA = random.Random(7).randbytes(SIZE)
@@ -107,7 +107,7 @@ def test_progress_goes_from_nothing_to_all(one_file: Hub, config: Config) -> Non
     seen: list[PullProgress] = []
     pull(NAME, config=config, memory_bytes=FREE, on_progress=seen.append)
     assert seen[0] == PullProgress(status="resolving")
-    assert seen[-1].status == "done"
+    assert (seen[-1].status, seen[-1].name, seen[-1].notes) == ("done", "org/repo/m-Q4_0", ())
     done = [progress.done for progress in seen if progress.status == "downloading"]
     assert done == sorted(done)
     assert (done[0], done[-1]) == (0, SIZE)
@@ -252,38 +252,6 @@ def test_what_is_kept_needs_no_room_again(one_file: Hub, config: Config, monkeyp
         pull(NAME, config=config, memory_bytes=FREE)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=(64 << 20) + 100_000))
     assert pull(NAME, config=config, memory_bytes=FREE).read_bytes() == DATA
-
-
-class _FullDisk:
-    """A file of a disk with so much room; what goes beyond it is an error, as the system's."""
-
-    def __init__(self, file: Any, room: list[int], code: int) -> None:
-        self._file, self._room, self._code = file, room, code
-
-    def __enter__(self) -> _FullDisk:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def write(self, data: memoryview) -> int:
-        fits = min(len(data), self._room[0])
-        if not fits:
-            raise OSError(self._code, os.strerror(self._code))
-        self._room[0] -= fits
-        return int(self._file.write(data[:fits]))
-
-
-def fill_disk(monkeypatch: pytest.MonkeyPatch, room: int, code: int = errno.ENOSPC) -> None:
-    left = [room]
-
-    def opened(path: Path, mode: str, buffering: int) -> _FullDisk:
-        return _FullDisk(open(path, mode, buffering=buffering), left, code)
-
-    monkeypatch.setattr(download, "open", opened, raising=False)
 
 
 @pytest.mark.parametrize("room", [0, 1, 100_000, SIZE, SIZE + 5, 2 * SIZE - 1])
@@ -440,6 +408,9 @@ def test_a_setting_that_cannot_be_used(
         ("llama3.2:1", "the closest names: llama3.2:1b"),
         ("no-such-model-at-all", "no model 'no-such-model-at-all' to pull: any other GGUF of the hub is hf:org/repo"),
         ("folder/file.gguf", "hf:org/repo"),
+        ("someone/model:tag", r"Ollama's registry is switched off \(NBLLM_REGISTRY, registry\)"),
+        ("ollama:gemma:7b", "registry is switched off"),
+        ("lmstudio:gemma", "no model 'lmstudio:gemma' to pull"),
     ],
 )
 def test_an_unknown_short_name_asks_nobody(hub: Hub, config: Config, name: str, says: str) -> None:

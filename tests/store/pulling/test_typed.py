@@ -13,7 +13,9 @@ import nbllm
 from nbllm.config import Config
 from nbllm.store.pulling import PullProgress, lock
 from nbllm.store.pulling.typed import pull_typed, suggestions
+from tests.store import gguf_writer as g
 from tests.store.hub import Hub
+from tests.store.pulling.registry import Registry, digest
 
 DATA = bytes(300_000)
 
@@ -75,7 +77,26 @@ def test_waiting_is_said_once(hub: Hub, config: Config, monkeypatch: pytest.Monk
     monkeypatch.setattr(lock, "_is_locked", third_time)
     shown = io.StringIO()
     pull_typed("hf:org/repo", config=config, memory_bytes=1 << 40, file=shown)
-    assert shown.getvalue().count("another pull of this repository is under way") == 1
+    assert shown.getvalue().count("another pull of these files is under way") == 1
+
+
+def test_a_model_of_the_registry_says_what_it_lacks(registry: Registry, config: Config) -> None:
+    registry.add("library/m:latest", ("model", g.tiny_model()), ("template", b"{{ .Prompt }}"))
+    shown = io.StringIO()
+    config = Config(models_dir=config.models_dir, registry=registry.address)
+    said = pull_typed("m", config=config, memory_bytes=1 << 40, file=shown)
+    assert said.splitlines() == [
+        f"m is here: {config.models_dir / '.blobs' / digest(g.tiny_model()).replace(':', '-')}",
+        "its template is in Ollama's language, which is not used: the model file's own chat template is",
+    ]
+    assert "m: 100%" in shown.getvalue()
+
+
+def test_suggestions_name_the_registry_that_is_asked(config: Config) -> None:
+    last = "Any other model of Ollama's registry: its name there, such as someone/model:7b"
+    assert last not in suggestions(config, 4 * 10**9)
+    asked = Config(models_dir=config.models_dir, registry="https://registry.example")
+    assert suggestions(asked, 4 * 10**9).endswith(last)
 
 
 def test_suggestions_fit(config: Config) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbllm.errors import ParameterError
-from nbllm.store.pulling.names import HubName, hub_name, is_safe_file
+from nbllm.store.remote.names import HubName, hub_name, is_safe_file
 
 
 def named(file: str = "", quantization: str = "", revision: str = "main") -> HubName:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from nbllm.store.pulling.choice import fits
-from nbllm.store.pulling.names import HubName
+from nbllm.store.header import shown
+from nbllm.store.remote.choice import fits
+from nbllm.store.remote.names import HubName
 
 _FILE = Path(__file__).with_name("short_names.toml")
 
@@ -51,6 +52,12 @@ def closest(text: str) -> list[str]:
     import difflib
 
     return difflib.get_close_matches(text[:200].casefold(), [*_table(), *_aliases()], n=3, cutoff=0.5)
+
+
+def no_model(text: str) -> str:
+    """For a name that means nothing anywhere."""
+    meant = f"the closest names: {', '.join(close)}; " if (close := closest(text)) else ""
+    return f"no model {shown(text)!r} to pull: {meant}any other GGUF of the hub is hf:org/repo or hf:org/repo:Q4_K_M"
 
 
 @cache

@@ -14,8 +14,8 @@ from pathlib import Path
 from nbllm.errors import InsufficientMemoryError
 from nbllm.store.header import shown
 from nbllm.store.parts import part_of
-from nbllm.store.pulling.errors import PullError
-from nbllm.store.pulling.names import HubName, is_safe_file
+from nbllm.store.remote.errors import PullError
+from nbllm.store.remote.names import HubName, is_safe_file
 
 _LEAST_ROOM_BYTES = 512 * 10**6
 _ROOM_SHARE = 0.1

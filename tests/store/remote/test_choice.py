@@ -4,8 +4,8 @@ import pytest
 
 from nbllm.errors import InsufficientMemoryError
 from nbllm.store.pulling import PullError
-from nbllm.store.pulling.choice import RemoteFile, chosen, fits, quantization_label
-from nbllm.store.pulling.names import HubName
+from nbllm.store.remote.choice import RemoteFile, chosen, fits, quantization_label
+from nbllm.store.remote.names import HubName
 
 GB = 10**9
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from nbllm.store.pulling.names import hub_name
-from nbllm.store.pulling.short_names import closest, fitting, short_name
+from nbllm.store.remote.names import hub_name
+from nbllm.store.remote.short_names import closest, fitting, short_name
 
 
 def test_every_entry_is_a_name_of_the_hub() -> None:
