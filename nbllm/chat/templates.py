@@ -39,10 +39,20 @@ class ChatTemplate:
         bos: the text of the token that begins a prompt, "" if there is none.
         eos: the text of the token that ends a turn.
         control_texts: the texts of the vocabulary's control tokens.
+        called: how its errors name it.
     """
 
-    def __init__(self, source: str | None, *, bos: str, eos: str, control_texts: Sequence[str]) -> None:
+    def __init__(
+        self,
+        source: str | None,
+        *,
+        bos: str,
+        eos: str,
+        control_texts: Sequence[str],
+        called: str = "the model's chat template",
+    ) -> None:
         self.source = source or ""
+        self._called = called
         self._tokens = {"bos_token": bos, "eos_token": eos}
         self._control = ControlTexts(control_texts)
 
@@ -87,7 +97,7 @@ class ChatTemplate:
             rendering = self._rendering(messages, add_generation_prompt and not continue_final, given, described)
             rendered = rendering.render(continue_final)
         except ProgramError as fault:
-            raise TemplateError(_in_words(fault)) from fault
+            raise TemplateError(_in_words(fault, self._called)) from fault
         continued = messages[-1].content if continue_final else None
         return replace(rendered, opens_reasoning=self._opens_reasoning(rendered.text, continued))
 
@@ -126,11 +136,11 @@ class ChatTemplate:
         return text.rstrip().endswith(tags.open)
 
 
-def _in_words(fault: ProgramError) -> str:
+def _in_words(fault: ProgramError, called: str) -> str:
     problem = " ".join(fault.problem.split())
     if len(problem) > _MAX_REASON:
         problem = problem[:_MAX_REASON] + "..."
     if isinstance(fault, RefusalError):
-        return f"the model's chat template refuses these messages: {problem}"
+        return f"{called} refuses these messages: {problem}"
     where = f" at line {fault.line}" if fault.line else ""
-    return f"the model's chat template failed{where}: {problem}"
+    return f"{called} failed{where}: {problem}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nbllm.core import Row, SamplingParams, StepStatus
+from nbllm.core import Adapter, Row, SamplingParams, StepStatus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +87,11 @@ class Backend(Vocabulary, Protocol):
     def special_text(self, name: str) -> str: ...
     def control_texts(self) -> tuple[str, ...]: ...
     def recommended_sampling(self) -> SamplingParams: ...
-    def make_context(self, *, kv_tokens: int, num_slots: int, unified: bool, kv_type: str) -> Context: ...
+    def make_context(
+        self, *, kv_tokens: int, num_slots: int, unified: bool, kv_type: str, adapters: Sequence[Adapter] = ()
+    ) -> Context:
+        """A context; with adapters, on the engine's thread only. Raises ModelLoadError for an adapter that fails."""
+
     def make_sampler(self, params: SamplingParams, prompt_tail: Sequence[int], max_generated: int) -> Sampler:
         """A sequence's sampler, from parameters with every default filled in."""
 

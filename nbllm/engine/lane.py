@@ -6,7 +6,7 @@ Everything but `submit`, `cancel`, `stop_step` and the counters is for the engin
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from nbllm.core import Chunk, FinishReason, Row, StepStatus
 from nbllm.engine.backend import Context
@@ -39,6 +39,9 @@ class Lane:
         wake: called when there is something to do.
         num_spare: of the context's slots, the last ones, which branches are evaluated in.
         clock: seconds, monotonic.
+        inbox: what requests come in through, if somebody took them in before there was a context.
+        tickets: those that were taken out of the inbox already.
+        counters: to go on with; None begins new ones.
     """
 
     def __init__(
@@ -52,6 +55,9 @@ class Lane:
         grid: int | None = None,
         shared: bool = True,
         num_spare: int = 0,
+        inbox: Inbox | None = None,
+        tickets: Iterable[LaneTicket] = (),
+        counters: Counters | None = None,
     ) -> None:
         self._context = context
         self._slots = Slots(context.num_slots - num_spare, shared=shared)
@@ -63,10 +69,12 @@ class Lane:
         self._residents = Residents(context, self._slots, self._scheduler.usable, store_bytes=store_bytes, grid=grid)
         self._branches = Branches(context, self._slots, range(context.num_slots - num_spare, context.num_slots))
         self._wake, self._clock = wake, clock
-        self._inbox = Inbox()
+        self._inbox = inbox or Inbox()
         self._jobs: dict[Tokens, tuple[Job, LaneTicket]] = {}
         self._flight = Flight(context)
-        self.counters = Counters()
+        self.counters = counters or Counters()
+        for ticket in tickets:
+            self._take(ticket)
 
     # ---- any thread
 
@@ -159,9 +167,12 @@ class Lane:
 
     def _take_in(self) -> None:
         for ticket in self._inbox.arrivals():
-            for job in ticket.jobs:
-                self._jobs[job.sequence] = (job, ticket)
-                self._scheduler.add(job.sequence)
+            self._take(ticket)
+
+    def _take(self, ticket: LaneTicket) -> None:
+        for job in ticket.jobs:
+            self._jobs[job.sequence] = (job, ticket)
+            self._scheduler.add(job.sequence)
 
     def _end_unwanted(self) -> None:
         for ticket, reason in self._inbox.unwanted(self._clock()):

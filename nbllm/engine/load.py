@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from nbllm.config import Config
 from nbllm.core import ModelInfo
+from nbllm.engine.adapters import AdapterCheck
 from nbllm.engine.aside import aside
 from nbllm.engine.machine import available_memory, usable_cores
-from nbllm.engine.plan import Plan, plan
+from nbllm.engine.plan import STEP_TOKENS, Plan, plan
 from nbllm.errors import ModelLoadError, ParameterError
 from nbllm.store.gguf import check_complete
 
@@ -27,6 +28,7 @@ Imported in a thread, which gets no signals: an interrupted first import of nump
 """
 _MOST_THREADS = 512
 _MOST_LAYERS = 10_000
+_LEAST_BATCH, _MOST_BATCH = 64, 4096  # the reproducible lane needs a step of 40
 _logger = logging.getLogger("nbllm.engine")
 
 
@@ -43,6 +45,7 @@ def load_engine(
     use_mmap: bool = True,
     swa_full: bool = True,
     flash_attention: bool | None = None,
+    max_batch: int = STEP_TOKENS,
 ) -> LocalEngine:
     """Load a GGUF into this process.
 
@@ -53,6 +56,7 @@ def load_engine(
     """
     _check_options(threads, gpu_layers, use_mmap=use_mmap, swa_full=swa_full)
     _check_flash_attention(flash_attention, kv_type)
+    _check_batch(max_batch)
     if model.problem:
         raise ModelLoadError(f"{model.path}: {model.problem}")
     check_complete(model.path)
@@ -64,6 +68,7 @@ def load_engine(
         max_sequences=max_sequences,
         kv_tokens=kv_tokens,
         kv_type="f16" if flash_attention is False else kv_type,  # a quantized one needs flash attention
+        max_batch=max_batch,
     )
     if config.prefix_store_bytes is not None:
         chosen = replace(chosen, store_bytes=config.prefix_store_bytes)
@@ -81,6 +86,7 @@ def load_engine(
             threads=min(usable_cores(), threads or usable_cores()),
             swa_full=swa_full,
             flash_attention=flash_attention,
+            max_batch=max_batch,
         )
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(backend.close)
@@ -101,7 +107,16 @@ def _engine(
     from nbllm.engine.driver import shared_driver
     from nbllm.engine.local import LocalEngine
 
-    return LocalEngine(backend, model, chosen, shared_driver(config.cores_file), gpu_layers=layers, threads=threads)
+    return LocalEngine(
+        backend,
+        model,
+        chosen,
+        shared_driver(config.cores_file),
+        gpu_layers=layers,
+        threads=threads,
+        check_adapter=AdapterCheck(model.path),
+        memory_fraction=config.memory_fraction,
+    )
 
 
 def _check_options(threads: object, gpu_layers: object, **switches: object) -> None:
@@ -119,6 +134,12 @@ def _check_flash_attention(asked: object, kv_type: str | None) -> None:
         raise ParameterError("flash_attention", f"must be True, False or None, not {asked!r}")
     if asked is False and kv_type not in (None, "f16"):
         raise ParameterError("flash_attention", f"a {kv_type} KV needs it; leave it out, or take kv_type='f16'")
+
+
+def _check_batch(tokens: object) -> None:
+    if not _is_count(tokens, _LEAST_BATCH, _MOST_BATCH):
+        allowed = f"must be a whole number from {_LEAST_BATCH} to {_MOST_BATCH}"
+        raise ParameterError("max_batch", f"{allowed}, not {tokens!r}")
 
 
 def _is_count(value: object, low: int, high: int) -> bool:

@@ -26,6 +26,7 @@ from nbllm.core import (
     ScoreRequest,
     TokenLogprob,
 )
+from nbllm.engine.adapters import AdapterFiles
 from nbllm.engine.answer import Answer, Clocks
 from nbllm.engine.aside import aside
 from nbllm.engine.backend import Backend
@@ -37,8 +38,11 @@ from nbllm.engine.driver import Driver
 from nbllm.engine.interface import EngineStats, OnChunk
 from nbllm.engine.jobs import EmbedJob, GenerateJob, Job, ScoreJob
 from nbllm.engine.lane import Lane
+from nbllm.engine.lanemaker import LaneMaker
+from nbllm.engine.lanes import AdaptedLanes, LaneKey
 from nbllm.engine.likelihoods import Likelihoods
-from nbllm.engine.plan import FIXED_WIDTH, Plan
+from nbllm.engine.machine import available_memory
+from nbllm.engine.plan import Plan
 from nbllm.engine.prompt import Prompt, Prompts
 from nbllm.engine.sequence import Sequence as Tokens
 from nbllm.engine.textstream import StopStream
@@ -47,11 +51,6 @@ from nbllm.errors import ContextOverflowError, EngineClosedError, InvalidRequest
 
 if TYPE_CHECKING:
     from nbllm.engine.backend import Matcher
-
-FIXED_GRID = 32
-"""Its prefill slices: short enough for a step, and as fast as longer ones on a CPU."""
-_BRANCH_SLOTS = 32
-"""Choices that a step can evaluate side by side. A slot that shares its cells costs nothing but its name."""
 
 
 class LocalEngine:
@@ -62,6 +61,9 @@ class LocalEngine:
         plan: the memory plan that was made for it.
         driver: steps this engine's lanes.
         threads: most decode threads, None for all cores that the process may use.
+        check_adapter: raises ModelLoadError for a LoRA file that llama.cpp must not see.
+        memory_fraction: of the free memory, what a context for adapters may take.
+        free_memory: asked when one is made.
     """
 
     def __init__(
@@ -73,6 +75,9 @@ class LocalEngine:
         *,
         gpu_layers: int = 0,
         threads: int | None = None,
+        check_adapter: Callable[[str], None] = lambda path: None,
+        memory_fraction: float = 0.75,
+        free_memory: Callable[[], int] = available_memory,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend, self._plan, self._driver, self._clock = backend, plan, driver, clock
@@ -85,13 +90,20 @@ class LocalEngine:
         self._lock = threading.Lock()
         self._closed = False
         self._fixed: Lane | None = None
+        self._adapter_files = AdapterFiles(check_adapter)
+        self._maker = LaneMaker(
+            backend,
+            model,
+            plan,
+            self._adapter_files,
+            wake=driver.wake,
+            clock=clock,
+            memory_fraction=memory_fraction,
+            free_memory=free_memory,
+        )
+        self._adapted = AdaptedLanes(self._maker.adapted, driver, threads=threads, clock=clock)
         with aside(self._prompts.warm_up):
-            self._free = self._make_lane(
-                plan.kv_tokens,
-                plan.max_sequences + 1,
-                fixed=False,
-                num_spare=0 if backend.is_recurrent else _BRANCH_SLOTS,
-            )
+            self._free = self._attached(self._maker.free())
         self.info = EngineInfo(
             model=replace(model, loaded=True),
             context_length=plan.context_length,
@@ -110,9 +122,12 @@ class LocalEngine:
         self._check_usable()
         self._free.check_open()  # before the prompt is tokenized: at the end of the process nothing native may run
         submitted = self._clock()
+        adapters = self._adapter_files.set_of(request.adapters) if request.adapters else ()
         jobs = self._jobs(request, submitted)
-        lane = self._lane_for(request)
         deadline = None if request.timeout_s is None else submitted + request.timeout_s
+        if adapters:
+            return self._adapted.submit(LaneKey(adapters, _is_fixed(request)), jobs, on_chunk, deadline)
+        lane = self._lane_for(request)
         ticket = LaneTicket(lane, jobs, on_chunk, deadline)
         lane.submit(ticket)
         return ticket
@@ -132,17 +147,19 @@ class LocalEngine:
 
     def stats(self) -> EngineStats:
         lanes = [lane for lane in (self._free, self._fixed) if lane is not None]
-        running, waiting, cells, stored = (sum(column) for column in zip(*(lane.load for lane in lanes), strict=True))
+        loads = [*(lane.load for lane in lanes), *self._adapted.loads]
+        counts = [*(lane.counters for lane in lanes), self._adapted.counters]
+        running, waiting, cells, stored = (sum(column) for column in zip(*loads, strict=True))
         return EngineStats(
             num_running=running,
             num_waiting=waiting,
             pool_cells=cells,
             stored_bytes=stored,
             threads=self._driver.threads,
-            num_steps=sum(lane.counters.num_steps for lane in lanes),
-            prompt_tokens=sum(lane.counters.prompt_tokens for lane in lanes),
-            completion_tokens=sum(lane.counters.completion_tokens for lane in lanes),
-            cached_tokens=sum(lane.counters.cached_tokens for lane in lanes),
+            num_steps=sum(count.num_steps for count in counts),
+            prompt_tokens=sum(count.prompt_tokens for count in counts),
+            completion_tokens=sum(count.completion_tokens for count in counts),
+            cached_tokens=sum(count.cached_tokens for count in counts),
         )
 
     def close(self) -> None:
@@ -155,33 +172,20 @@ class LocalEngine:
         for lane in (self._free, self._fixed):
             if lane is not None:
                 self._driver.detach(lane)
+        self._adapted.close()
         self._backend.close()
 
     # ---- lanes
 
     def _lane_for(self, request: Request) -> Lane:
-        if not getattr(request, "reproducible", False):
+        if not _is_fixed(request):
             return self._free
         with self._lock:
             if self._fixed is None:
-                self._fixed = self._make_lane(self._plan.fixed_tokens, FIXED_WIDTH, fixed=True)
+                self._fixed = self._attached(self._maker.fixed())
             return self._fixed
 
-    def _make_lane(self, kv_tokens: int, num_slots: int, *, fixed: bool, num_spare: int = 0) -> Lane:
-        """A lane over a context of its own. The fixed one has a KV stream a slot, the free one a pool."""
-        context = self._backend.make_context(
-            kv_tokens=kv_tokens, num_slots=num_slots + num_spare, unified=not fixed, kv_type=self._plan.kv_type
-        )
-        lane = Lane(
-            context,
-            max_batch_sequences=num_slots if fixed else self._plan.max_sequences,
-            store_bytes=self._plan.store_bytes,
-            wake=self._driver.wake,
-            clock=self._clock,
-            grid=FIXED_GRID if fixed else None,
-            shared=not fixed,
-            num_spare=num_spare,
-        )
+    def _attached(self, lane: Lane) -> Lane:
         self._driver.attach(lane, self._threads)
         return lane
 
@@ -305,7 +309,7 @@ class LocalEngine:
         opens = prompt.rendered.opens_reasoning
         if request.messages is None or (is_bound and not opens):
             return None
-        return ReasoningSplitter(open_at_start=opens, tags=self._prompts.reasoning_tags)
+        return ReasoningSplitter(open_at_start=opens, tags=prompt.reasoning_tags)
 
     def _embed_job(self, request: EmbedRequest, index: int, submitted: float) -> EmbedJob:
         tokens = self._backend.tokenize(request.texts[index], add_special=True, parse_special=False)
@@ -329,7 +333,7 @@ class LocalEngine:
 
     def _score_prompt(self, request: ScoreRequest) -> Sequence[int]:
         if request.messages is not None:
-            return self._prompts.prepare(GenerateRequest(messages=request.messages)).tokens
+            return self._prompts.prepare(GenerateRequest(messages=request.messages, template=request.template)).tokens
         return self._backend.tokenize(request.prompt, add_special=True, parse_special=False)
 
     def _choice_job(self, request: ChoiceRequest, submitted: float) -> ChoiceJob:
@@ -351,6 +355,10 @@ class LocalEngine:
             outputs_from=outputs_from,
             reuses=reuses,
         )
+
+
+def _is_fixed(request: Request) -> bool:
+    return bool(getattr(request, "reproducible", False))
 
 
 def _grammar(request: GenerateRequest) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nbllm.core import ModelInfo
 from nbllm.errors import InsufficientMemoryError, ParameterError
@@ -13,7 +13,8 @@ _CONTEXTS = (8192, 4096, 2048, 1024, 512)
 _DEFAULT_POOL = 16384
 _MULTIPLE = 256  # llama.cpp rounds the cells up to it
 _UNKNOWN_KV_BYTES = 128 * 1024  # a token of an 8B model, for a file that does not say
-_STEP_TOKENS = 256
+STEP_TOKENS = 256
+"""That a step can have where nothing else is asked for."""
 _HEAD_LENGTH = 128  # of most models
 _MIB, _GIB = 2**20, 2**30
 FIXED_WIDTH = 8
@@ -52,6 +53,7 @@ class _Memory:
     model: ModelInfo
     free: int
     usable: int
+    step_tokens: int = STEP_TOKENS
 
     def kv_bytes(self, tokens: int, kv_type: str) -> int:
         return int(tokens * (self.model.kv_bytes_per_token or _UNKNOWN_KV_BYTES) * KV_TYPES[kv_type])
@@ -59,12 +61,13 @@ class _Memory:
     @property
     def fixed(self) -> int:
         """Weights, and a step's activations, of which the logits of a full step are the most."""
-        return self.model.size_bytes + _STEP_TOKENS * 4 * (self.model.vocabulary_size + 8 * self.model.embedding_length)
+        activations = 4 * (self.model.vocabulary_size + 8 * self.model.embedding_length)
+        return self.model.size_bytes + self.step_tokens * activations
 
     def scratch(self, tokens: int, kv_type: str) -> int:
         """Attention weights of a full step over the pool; a quantized KV implies flash attention, which has none."""
         heads = self.model.embedding_length // _HEAD_LENGTH
-        return _STEP_TOKENS * 4 * heads * tokens if kv_type == "f16" else 0
+        return self.step_tokens * 4 * heads * tokens if kv_type == "f16" else 0
 
     def largest_pool(self, kv_type: str) -> int:
         left = self.usable - self.fixed
@@ -81,6 +84,7 @@ def plan(
     max_sequences: int = 8,
     kv_tokens: int | None = None,
     kv_type: str | None = None,
+    max_batch: int = STEP_TOKENS,
 ) -> Plan:
     """Choose what was not asked for, so that it fits; refuse what was asked for and does not.
 
@@ -93,12 +97,34 @@ def plan(
         InsufficientMemoryError: it cannot fit; the message has the numbers and what to change.
     """
     _check(model, context_length, max_sequences, kv_tokens, kv_type)
-    memory = _Memory(model, free_bytes, int(free_bytes * fraction))
+    memory = _Memory(model, free_bytes, int(free_bytes * fraction), max_batch)
     for length, kind in _choices(model, context_length, kv_type, kv_tokens):
         pool = _pool(memory, length, kind, max_sequences, kv_tokens)
         if pool is not None:
             return _made(memory, length, pool, kind, max_sequences)
     raise _refusal(memory, context_length, kv_tokens, kv_type)
+
+
+def lane_tokens(
+    model: ModelInfo, wanted: int, least: int, kv_type: str, *, free_bytes: int, fraction: float, extra_bytes: int
+) -> int:
+    """How many tokens one more pool beside the planned one can have.
+
+    Args:
+        extra_bytes: what else comes with it.
+
+    Raises:
+        InsufficientMemoryError: not even `least`.
+    """
+    memory = _Memory(replace(model, size_bytes=extra_bytes), free_bytes, int(free_bytes * fraction))
+    tokens = min(wanted, memory.largest_pool(kv_type))
+    if tokens >= least:
+        return tokens
+    needed = memory.fixed + memory.kv_bytes(least, kv_type) + memory.scratch(least, kv_type)
+    raise InsufficientMemoryError(
+        f"LoRA adapters need {_size(needed)} more for a context of their own; {_size(memory.usable)} of "
+        f"{_size(free_bytes)} free may be used: load the model with a smaller context_length"
+    )
 
 
 def _check(

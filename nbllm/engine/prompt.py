@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nbllm.chat.callformats import CallFormat
-from nbllm.chat.reasoning import Tags
-from nbllm.chat.templates import ChatTemplate, Rendered
+from nbllm.chat.reasoning import THINK_TAGS, Tags
+from nbllm.chat.templates import Rendered
 from nbllm.core import GenerateRequest, Message, RenderedPrompt
 from nbllm.engine.backend import Backend
 from nbllm.engine.pieces import written_pieces
+from nbllm.engine.templates import Templates
 from nbllm.errors import InvalidRequestError, UnsupportedError
 
 
@@ -24,12 +25,14 @@ class Prompt:
         stop: texts that end the answer because the model has no token that would.
         calls: how the model was asked to write a call of a tool; None when it may call none.
         is_begun: the first token was put there to begin the prompt, and is no part of its text.
+        reasoning_tags: what the template puts around reasoning.
     """
 
     rendered: RenderedPrompt
     stop: tuple[str, ...] = ()
     calls: CallFormat | None = None
     is_begun: bool = False
+    reasoning_tags: Tags = THINK_TAGS[0]
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -42,25 +45,7 @@ class Prompts:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._lock = threading.Lock()
-
-    @cached_property
-    def _template(self) -> ChatTemplate:
-        return ChatTemplate(
-            self._backend.chat_template,
-            bos=self._backend.special_text("bos"),
-            eos=self._backend.special_text("eos"),
-            control_texts=self._backend.control_texts(),
-        )
-
-    @property
-    def template(self) -> ChatTemplate:
-        """The model's template; reading the vocabulary's control texts for it takes a moment, the first time."""
-        with self._lock:
-            return self._template
-
-    @property
-    def reasoning_tags(self) -> Tags:
-        return self.template.reasoning_tags
+        self.templates = Templates(backend)
 
     @cached_property
     def _pieces(self) -> Mapping[int, bytes]:
@@ -74,7 +59,7 @@ class Prompts:
 
     def warm_up(self) -> None:
         """Do what the first chat prompt would otherwise wait for: read the vocabulary, parse the template."""
-        self.template.render((Message("user", "."),))
+        self.templates.of(None).render((Message("user", "."),))
 
     def prepare(self, request: GenerateRequest) -> Prompt:
         """Turn a request into ids.
@@ -121,7 +106,8 @@ class Prompts:
         return Prompt(RenderedPrompt(before + after, tuple(ids)))
 
     def _chat(self, request: GenerateRequest, messages: Sequence[Message]) -> Prompt:
-        rendered = self.template.render(
+        template = self.templates.of(request.template)
+        rendered = template.render(
             messages,
             continue_final=request.continue_final,
             options=dict(request.template_options),
@@ -137,6 +123,7 @@ class Prompts:
             rendered.stop,
             rendered.calls,
             is_begun=is_begun,
+            reasoning_tags=template.reasoning_tags,
         )
 
     def _parts(self, rendered: Rendered, messages: Sequence[Message]) -> Iterator[Sequence[int]]:

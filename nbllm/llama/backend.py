@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nbllm.core import SamplingParams
+from nbllm.core import Adapter, SamplingParams
 from nbllm.errors import UnsupportedError
-from nbllm.llama.context import LlamaContext
+from nbllm.llama.context import MAX_BATCH, LlamaContext
 from nbllm.llama.guidance import Guide, Matcher
 from nbllm.llama.model import LlamaModel
 from nbllm.llama.sampler import Sampler
@@ -20,6 +20,7 @@ class LlamaBackend(LlamaModel):
         threads: what contexts start with.
         swa_full: keep whole sliding-window caches, so that any prefix can be reused.
         flash_attention: None uses it where it helps: on a GPU, and with a quantized KV, which needs it.
+        max_batch: tokens that a step can have.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class LlamaBackend(LlamaModel):
         threads: int = 1,
         swa_full: bool = True,
         flash_attention: bool | None = None,
+        max_batch: int = MAX_BATCH,
     ) -> None:
         super().__init__(path, gpu_layers=gpu_layers, use_mmap=use_mmap)
         self._threads = threads
         self._swa_full = swa_full
         self._flash_attention = flash_attention
+        self._max_batch = max_batch
         self._guide = Guide(self)
         if not self.can_generate:
             self.close()
@@ -47,7 +50,9 @@ class LlamaBackend(LlamaModel):
         api = self.api
         return bool(api.llama_model_is_recurrent(self.pointer) or api.llama_model_is_hybrid(self.pointer))
 
-    def make_context(self, *, kv_tokens: int, num_slots: int, unified: bool, kv_type: str) -> LlamaContext:
+    def make_context(
+        self, *, kv_tokens: int, num_slots: int, unified: bool, kv_type: str, adapters: Sequence[Adapter] = ()
+    ) -> LlamaContext:
         return LlamaContext(
             self,
             kv_tokens=kv_tokens,
@@ -57,6 +62,8 @@ class LlamaBackend(LlamaModel):
             kv_type=kv_type,
             swa_full=self._swa_full,
             flash_attention=self._uses_flash_attention(kv_type),
+            adapters=adapters,
+            max_batch=self._max_batch,
         )
 
     def _uses_flash_attention(self, kv_type: str) -> bool:

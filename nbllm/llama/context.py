@@ -13,9 +13,10 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nbllm.core import Row, StepStatus
+from nbllm.core import Adapter, Row, StepStatus
 from nbllm.errors import EngineError, InsufficientMemoryError
 from nbllm.llama import log
+from nbllm.llama.adapter import LlamaAdapter, listing
 from nbllm.llama.hugepages import KvAdvice
 from nbllm.llama.library import Library
 from nbllm.llama.model import LlamaModel
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_MAX_BATCH = 256
+MAX_BATCH = 256
+"""The default."""
 _KV_TYPES = {"f16": "GGML_TYPE_F16", "q8_0": "GGML_TYPE_Q8_0"}
 
 
@@ -39,12 +41,13 @@ class LlamaContext:
         flash_attention: one fused operation. A quantized KV needs it and a GPU is faster with it; on a CPU a slice of
             32 tokens at 1,600 takes 0.3 s without and 1.3 s with it (SmolLM2, 2 cores), since only slices of 64 and
             more are tiled.
+        adapters: to compute with, always, in files that were checked.
+        max_batch: tokens that a step can have.
 
     Raises:
         InsufficientMemoryError: llama.cpp could not allocate the context.
+        ModelLoadError: it refused an adapter.
     """
-
-    max_batch = _MAX_BATCH
 
     def __init__(
         self,
@@ -57,21 +60,28 @@ class LlamaContext:
         kv_type: str = "f16",
         swa_full: bool = True,
         flash_attention: bool = False,
+        adapters: Sequence[Adapter] = (),
+        max_batch: int = MAX_BATCH,
     ) -> None:
         self.model = model
         self.num_slots = num_slots
+        self.max_batch = max_batch
         self.unified = unified
         api = model.api
-        params = _context_params(api, kv_tokens if unified else kv_tokens * num_slots, num_slots, threads)
+        cells = kv_tokens if unified else kv_tokens * num_slots
+        params = _context_params(api, cells, num_slots, threads, max_batch)
         params.kv_unified, params.swa_full = unified, swa_full
         params.flash_attn_type = (
             api.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attention else api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         )
         params.type_k = params.type_v = getattr(api, _KV_TYPES[kv_type])
         self._flag = ctypes.create_string_buffer(2)
-        with log.captured(KvAdvice()) as errors:
+        self._adapters: list[LlamaAdapter] = []
+        self._load(adapters)  # first: llama.cpp makes room for the operations of those that are there
+        with listing, log.captured(KvAdvice()) as errors:
             pointer = owned(api.llama_init_from_model, api.llama_free, model.pointer, params)
         if not pointer:
+            self._unload()
             raise InsufficientMemoryError(
                 f"no context of {kv_tokens:,} tokens could be made ({errors[0] if errors else 'no reason given'}); "
                 "ask for a smaller context_length or fewer max_sequences"
@@ -80,11 +90,13 @@ class LlamaContext:
         self._finalizer = weakref.finalize(self, _free, model.library, pointer)
         model.dependents.append(self._finalizer)
         self._memory = api.llama_get_memory(pointer)
-        self._batch = _Batch(api, _MAX_BATCH)
+        self._batch = _Batch(api, max_batch)
         self._threads = threads
         self._embeddings = False
         self._recurrent = bool(api.llama_model_is_recurrent(model.pointer) or api.llama_model_is_hybrid(model.pointer))
         _install_abort(api, pointer, self._flag)
+        if self._adapters:
+            _apply(api, pointer, self._adapters, [adapter.scale for adapter in adapters])
 
     @property
     def sequence_capacity(self) -> int:
@@ -97,8 +109,21 @@ class LlamaContext:
         return int(self.model.api.llama_n_ctx(self.pointer))
 
     def close(self) -> None:
-        """Free the context; twice is harmless."""
+        """Free the context and its adapters; twice is harmless."""
         self._finalizer()
+        self._unload()
+
+    def _load(self, adapters: Sequence[Adapter]) -> None:
+        try:
+            for adapter in adapters:
+                self._adapters.append(LlamaAdapter(self.model, adapter.path))
+        except BaseException:
+            self._unload()
+            raise
+
+    def _unload(self) -> None:
+        for adapter in self._adapters:
+            adapter.close()
 
     # ---- computing
 
@@ -237,15 +262,23 @@ class _Batch:
         self.struct.n_tokens = len(rows)
 
 
-def _context_params(api: Any, cells: int, num_slots: int, threads: int) -> Any:
+def _context_params(api: Any, cells: int, num_slots: int, threads: int, max_batch: int) -> Any:
     params = api.llama_context_default_params()
     params.n_ctx = cells
-    params.n_batch = params.n_ubatch = _MAX_BATCH
+    params.n_batch = params.n_ubatch = max_batch
     params.n_seq_max = num_slots
     params.n_threads = params.n_threads_batch = threads
     params.pooling_type = api.LLAMA_POOLING_TYPE_NONE
     params.no_perf = True
     return params
+
+
+def _apply(api: Any, pointer: Any, adapters: Sequence[LlamaAdapter], scales: Sequence[float]) -> None:
+    count = len(adapters)
+    pointers = (api.llama_adapter_lora_p_ctypes * count)(*(adapter.pointer for adapter in adapters))
+    status = int(api.llama_set_adapters_lora(pointer, pointers, count, (ctypes.c_float * count)(*scales)))
+    if status:
+        raise EngineError(f"llama.cpp could not use {count} adapters (llama_set_adapters_lora gave {status})")
 
 
 def _install_abort(api: Any, pointer: Any, flag: Any) -> None:

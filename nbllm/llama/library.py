@@ -40,12 +40,15 @@ _QUICK = (
 )
 _NEEDED = (
     *_QUICK,
+    "llama_adapter_lora_free",
+    "llama_adapter_lora_init",
     "llama_decode",
     "llama_init_from_model",
     "llama_log_set",
     "llama_model_load_from_file",
     "llama_sampler_init_penalties",
     "llama_set_abort_callback",
+    "llama_set_adapters_lora",
     "llama_state_seq_get_data",
     "llama_state_seq_set_data",
     "llama_tokenize",

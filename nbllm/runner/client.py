@@ -171,6 +171,10 @@ class RemoteEngine:
 
     # ---- beyond it
 
+    def abandon(self) -> None:
+        """End the connection to a process that has ended: what is in flight ends as when that is noticed here."""
+        self._channel.close()
+
     @property
     def is_alive(self) -> bool:
         return not (self._is_closed or self._is_lost)

@@ -35,7 +35,7 @@ from nbllm.engine.interface import EngineStats
 from nbllm.errors import EngineError, InvalidRequestError, NbllmError
 from nbllm.runner.errors import ProtocolError
 
-PROTOCOL = 2
+PROTOCOL = 3
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True):

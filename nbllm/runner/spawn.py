@@ -102,8 +102,8 @@ class RunningRunner:
         Args:
             grace_s: until it is no longer asked but told.
         """
-        if hasattr(self, "engine"):
-            self.engine.close()
+        if hasattr(self, "engine"):  # the connection may not have noticed yet that there is nobody at its other end
+            (self.engine.abandon if self._gone.is_set() else self.engine.close)()
         with contextlib.suppress(OSError, ValueError):
             _pipe(self._process.stdin).close()
         if self._gone.wait(grace_s):

@@ -19,6 +19,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     use_mmap: bool = True
     swa_full: bool = True
     flash_attention: bool | None = None
+    max_batch: int = 256
 
 
 Key = tuple[Path, tuple[int, ...], LoadOptions]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from nbllm.core import (
-    Row,
-    StepStatus,
-)
+from nbllm.core import Adapter, Row, StepStatus
 from nbllm.errors import EngineError
 from nbllm.testing.vocabulary import (
     EMBEDDING_LENGTH,
@@ -34,13 +32,14 @@ class _Cell(NamedTuple):
 class _Stored:
     """What a slot holds. Tokens before `oldest` have left the window."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
         self.cells: list[_Cell] = []
         self.oldest = 0
 
     @property
     def state(self) -> int:
-        return self.cells[-1].state if self.cells else 0
+        return self.cells[-1].state if self.cells else self._seed
 
     def push(self, token: int, window: int | None) -> None:
         self.cells.append(_Cell(token, mixed(self.state, token, len(self.cells))))
@@ -65,9 +64,14 @@ class ToyContext:
         num_steps: batches evaluated.
         num_evaluated: tokens evaluated, paddings included.
         during_decode: called in the middle of a step, as another thread might act then.
+        adapters: that it computes with.
     """
 
-    def __init__(self, backend: Host, *, kv_tokens: int, num_slots: int, unified: bool) -> None:
+    def __init__(
+        self, backend: Host, *, kv_tokens: int, num_slots: int, unified: bool, adapters: Sequence[Adapter] = ()
+    ) -> None:
+        self.adapters = tuple(adapters)
+        self._seed = _seed(self.adapters)
         self.max_batch, self.num_slots = backend.max_batch, num_slots
         self.num_steps = self.num_evaluated = 0
         self.most_cells = 0
@@ -75,7 +79,7 @@ class ToyContext:
         self.threads = 0
         self.during_decode: Callable[[], None] | None = None
         self._backend, self._unified, self._kv_tokens = backend, unified, kv_tokens
-        self._slots = [_Stored() for _ in range(num_slots)]
+        self._slots = [_Stored(self._seed) for _ in range(num_slots)]
         self._outputs: dict[int, int] = {}
         self._rows: dict[int, NDArray[np.float32]] = {}
         self._aborted = False
@@ -138,12 +142,12 @@ class ToyContext:
 
     def forget(self, slot: int) -> None:
         self._check_thread()
-        self._slots[slot] = _Stored()
+        self._slots[slot] = _Stored(self._seed)
 
     def fork(self, source: int, target: int, length: int) -> bool:
         if not self._unified:
             return self.restore(target, self.save(source), length)
-        copy = _Stored()
+        copy = _Stored(self._seed)
         copy.cells, copy.oldest = list(self._slots[source].cells), self._slots[source].oldest
         self._slots[target] = copy
         return self.cut(target, length)
@@ -153,13 +157,15 @@ class ToyContext:
         import numpy as np
 
         stored = self._slots[slot]
-        return np.array([stored.oldest, *self.tokens(slot)], np.int32).tobytes()
+        return np.array([self._seed, stored.oldest, *self.tokens(slot)], np.int64).tobytes()
 
     def restore(self, slot: int, state: bytes, length: int) -> bool:
         import numpy as np
 
         self.forget(slot)
-        oldest, *tokens = np.frombuffer(state, np.int32).tolist()
+        seed, oldest, *tokens = np.frombuffer(state, np.int64).tolist()
+        if seed != self._seed:
+            raise EngineError("a state that was computed with other adapters")
         if not self._has_room([Row(token, place, slot, False) for place, token in enumerate(tokens)]):
             return False
         for token in tokens:
@@ -217,3 +223,11 @@ class ToyContext:
         if self._backend.recurrent:
             return False
         return self._backend.window is None or stored.oldest <= max(0, length - self._backend.window)
+
+
+def _seed(adapters: Sequence[Adapter]) -> int:
+    """0 for none: what the toy says with adapters is something else from the first token on."""
+    if not adapters:
+        return 0
+    told = "\n".join(f"{adapter.path} {adapter.scale}" for adapter in adapters)
+    return int.from_bytes(hashlib.blake2b(told.encode("utf-8", "replace"), digest_size=7).digest(), "little")

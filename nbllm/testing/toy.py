@@ -6,9 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nbllm.core import (
-    SamplingParams,
-)
+from nbllm.core import Adapter, SamplingParams
 from nbllm.engine.local import LocalEngine
 from nbllm.engine.plan import Plan
 from nbllm.errors import EngineError, InvalidRequestError, ParameterError
@@ -106,8 +104,11 @@ class ToyBackend:
 
     # ---- parts
 
-    def make_context(self, *, kv_tokens: int, num_slots: int, unified: bool, kv_type: str) -> ToyContext:
-        context = ToyContext(self, kv_tokens=kv_tokens, num_slots=num_slots, unified=unified)
+    def make_context(
+        self, *, kv_tokens: int, num_slots: int, unified: bool, kv_type: str, adapters: Sequence[Adapter] = ()
+    ) -> ToyContext:
+        """Adapters change what the model says by the names of their files and their scales."""
+        context = ToyContext(self, kv_tokens=kv_tokens, num_slots=num_slots, unified=unified, adapters=adapters)
         self.contexts.append(context)
         return context
 

@@ -56,7 +56,13 @@ class _Misnamed(ToyBackend):
     ],
 )
 def test_choice_ends_as_the_models_turn_does(backend: ToyBackend, end: int) -> None:
-    assert Choices(backend, Prompts(backend))._turn_end == end
+    assert Choices(backend, Prompts(backend))._turn_end(None) == end
+
+
+def test_choice_ends_as_the_turns_of_a_requests_template_do() -> None:
+    choices = Choices(_Misnamed(), Prompts(_Misnamed()))
+    template = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}{% endfor %}"
+    assert (choices._turn_end(template), choices._turn_end(None)) == (EOS, IM_END)
 
 
 def test_choice_is_spelled_exactly_and_has_no_control_tokens() -> None:

@@ -45,6 +45,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "table"
 
 
+@pytest.fixture(autouse=True)
+def _no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test of this process may have left an engine, whose table is open."""
+    monkeypatch.setattr(cores, "_tables", {})
+
+
 @pytest.fixture
 def lease(path: Path, clock: Clock) -> Iterator[CoreLease]:
     lease = CoreLease(path, clock=clock)

@@ -21,6 +21,7 @@ _NOWHERE = ModelInfo(name="none", path="/no/such/file.gguf", size_bytes=0)
         pytest.param({"threads": 0}, "threads: must be a whole number from 1 to 512, not 0", id="no threads"),
         pytest.param({"gpu_layers": -2}, "gpu_layers: must be -1", id="negative layers"),
         pytest.param({"use_mmap": "no"}, "use_mmap: must be True or False, not 'no'", id="switch of text"),
+        pytest.param({"max_batch": 32}, "max_batch: must be a whole number from 64 to 4096, not 32", id="small batch"),
         pytest.param({"flash_attention": "auto"}, "flash_attention: must be True, False or None", id="flash of text"),
         pytest.param(
             {"flash_attention": False, "kv_type": "q8_0"}, "a q8_0 KV needs it", id="quantized without flash attention"

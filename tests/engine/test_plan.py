@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbllm.core import ModelInfo
-from nbllm.engine.plan import KV_TYPES, Plan, plan
+from nbllm.engine.plan import KV_TYPES, Plan, lane_tokens, plan
 from nbllm.errors import InsufficientMemoryError, ParameterError
 
 _GIB = 2**30
@@ -138,3 +138,21 @@ def test_value_out_of_range_is_refused(options: dict[str, Any], named: str) -> N
     with pytest.raises(ParameterError) as refusal:
         plan(_model(), free_bytes=64 * _GIB, fraction=0.8, **options)
     assert refusal.value.param == named
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "tokens"),
+    [pytest.param(64, 16384, id="plenty"), pytest.param(2, 8192, id="less"), pytest.param(0.5, None, id="too little")],
+)
+def test_another_pool_is_as_large_as_fits_down_to_one_context(free_gib: float, tokens: int | None) -> None:
+    def pool() -> int:
+        return lane_tokens(
+            _model(), 16384, 4096, "f16", free_bytes=int(free_gib * _GIB), fraction=0.75, extra_bytes=2**26
+        )
+
+    if tokens is None:
+        with pytest.raises(InsufficientMemoryError, match=r"LoRA adapters need .* more") as caught:
+            pool()
+        assert "\n" not in str(caught.value)
+    else:
+        assert pool() == tokens

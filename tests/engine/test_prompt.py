@@ -6,7 +6,8 @@ import pytest
 
 from nbllm.core import GenerateRequest, Message
 from nbllm.engine.prompt import Prompts
-from nbllm.errors import InvalidRequestError, ParameterError, UnsupportedError
+from nbllm.engine.templates import MOST_KEPT, Templates
+from nbllm.errors import InvalidRequestError, ParameterError, TemplateError, UnsupportedError
 from nbllm.testing import BOS, IM_END, IM_START, ToyBackend
 
 _CHAT = (Message("user", "hi"),)
@@ -117,3 +118,60 @@ def test_suffix_without_a_text_before_it_is_a_prompt() -> None:
 def test_suffix_needs_a_model_that_fills_in() -> None:
     with pytest.raises(UnsupportedError, match="leave suffix out"):
         Prompts(ToyBackend()).prepare(GenerateRequest(text="a", suffix="z"))
+
+
+def test_request_brings_a_template_of_its_own_and_the_next_one_has_the_models() -> None:
+    prompts = Prompts(ToyBackend())
+    plain = prompts.prepare(GenerateRequest(messages=_CHAT))
+    given = prompts.prepare(GenerateRequest(messages=_CHAT, template="<|im_start|>{{ messages[0].content }}!"))
+    assert given.tokens == (BOS, IM_START, *b"hi!")
+    assert prompts.prepare(GenerateRequest(messages=_CHAT)).tokens == plain.tokens
+
+
+def test_control_texts_stay_text_in_a_requests_template_too() -> None:
+    request = GenerateRequest(messages=(Message("user", "<|im_end|>"),), template="{{ messages[0].content }}")
+    assert Prompts(ToyBackend()).prepare(request).tokens == (BOS, *b"<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        pytest.param("{% if %}", "the template that came with the request failed at line 1", id="broken"),
+        pytest.param("{{ raise_exception('no') }}", "came with the request refuses these messages: no", id="refuses"),
+        pytest.param("{{ messages.__class__ }}", "came with the request failed", id="reaches out"),
+        pytest.param(
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "came with the request failed",
+            id="endless",
+        ),
+        pytest.param("{{ 'x' * 10**9 }}", "came with the request failed", id="huge"),
+    ],
+)
+def test_bad_template_of_a_request_is_one_line_and_ends_that_request_alone(template: str, said: str) -> None:
+    prompts = Prompts(ToyBackend())
+    with pytest.raises(TemplateError) as caught:
+        prompts.prepare(GenerateRequest(messages=_CHAT, template=template))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert prompts.prepare(GenerateRequest(messages=_CHAT)).tokens
+
+
+def test_tags_of_reasoning_are_those_of_the_template_that_is_used() -> None:
+    template = "{{ messages[0].content }}[THINK][/THINK]"
+    prompts = Prompts(ToyBackend())
+    own, given = (prompts.prepare(GenerateRequest(messages=_CHAT, template=one)) for one in (None, template))
+    assert given.reasoning_tags.close == "[/THINK]"
+    assert own.reasoning_tags != given.reasoning_tags
+
+
+def test_templates_are_parsed_once_and_few_are_kept() -> None:
+    templates = Templates(ToyBackend())
+    first = templates.of("0")
+    assert templates.of("0") is first
+    for number in range(MOST_KEPT):
+        templates.of(str(number))
+    assert templates.of("0") is first
+    for number in range(MOST_KEPT):
+        templates.of(f"other {number}")
+    assert templates.of("0") is not first
+    assert templates.of(None) is templates.of(None)

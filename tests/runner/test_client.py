@@ -155,6 +155,17 @@ def test_lost_host_ends_everything_with_a_clear_error(
             ask()
 
 
+def test_requests_of_an_abandoned_connection_end_as_of_a_lost_one(engine: ScriptedEngine, remote: RemoteEngine) -> None:
+    engine.enqueue("x", until_cancelled=True)
+    heard = Heard()
+    remote.submit(HI, heard)
+    remote.abandon()
+    assert heard.is_over.wait(WAIT_S)
+    assert isinstance(heard.chunks[-1].error, EngineDeadError)
+    with pytest.raises(EngineDeadError):
+        remote.submit(HI, heard)
+
+
 def test_owner_is_told_once_when_the_host_is_lost(host: EngineHost) -> None:
     lost = threading.Event()
     remote = RemoteEngine(host.address, token=TOKEN, on_lost=lost.set, lost_message=lambda: "killed by signal 6")

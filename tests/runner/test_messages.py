@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nbllm.core import (
+    Adapter,
     ChoiceRequest,
     Chunk,
     Constraint,
@@ -36,6 +37,8 @@ CHAT = GenerateRequest(
     tools=(Tool(name="f", parameters={"type": "object"}),),
     timeout_s=2.5,
     priority="batch",
+    template="{{ messages }}",
+    adapters=(Adapter("/a/é.gguf", -0.5), Adapter("/b.gguf")),
 )
 LOGPROB = TokenLogprob(5, b"\xff", -0.5, ((6, b"b", -1.5),))
 CHUNK = Chunk(
@@ -60,7 +63,7 @@ CHUNK = Chunk(
         pytest.param(CHAT, id="chat"),
         pytest.param(GenerateRequest(text="a", suffix="b", parse_special=True), id="text"),
         pytest.param(GenerateRequest(tokens=(1, 2), prompt_logprobs=True), id="tokens"),
-        pytest.param(EmbedRequest(texts=("a", "b"), timeout_s=1.0), id="embed"),
+        pytest.param(EmbedRequest(texts=("a", "b"), timeout_s=1.0, adapters=()), id="embed"),
         pytest.param(ScoreRequest(prompt="", continuation="c", messages=(Message("user", "q"),)), id="score"),
         pytest.param(
             ChoiceRequest(messages=(Message("user", "q"),), choices=("a", "é"), template_options={"x": [1]}),

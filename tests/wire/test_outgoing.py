@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbllm.core import (
+    Adapter,
     Constraint,
     GenerateRequest,
     Message,
@@ -148,6 +149,8 @@ def test_generate_call_sends(request_: GenerateRequest, server: Server, sent: di
         pytest.param(_sampled(top_k=5), _OTHER, "top_k"),
         pytest.param(_sampled(repeat_penalty=1.1), _VLLM, "repeat_penalty"),
         pytest.param(_chat(reproducible=True), _LLAMA, "reproducible"),
+        pytest.param(_chat(adapters=(Adapter("/a.gguf"),)), _NBLLM, "lora"),
+        pytest.param(_chat(template="{{ messages }}"), _NBLLM, "template"),
         pytest.param(_chat(cache_prompt=False), _OTHER, "cache_prompt"),
         pytest.param(_chat(template_options={"a": 1}), _OTHER, "template_options"),
         pytest.param(_chat(continue_final=True), _LLAMA, "continue_final"),

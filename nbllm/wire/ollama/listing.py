@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,31 @@ class Listed:
     Attributes:
         digest: 64 hexadecimal digits that change when the file does; of no file, and of no manifest.
         info: None for a model of another server.
+        parent: the model that a preset is made from.
     """
 
     name: str
     digest: str
     modified_s: float
     info: ModelInfo | None
+    parent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a person has said of a model.
+
+    Attributes:
+        modelfile: all of it, as a text.
+        parameters: a line each.
+        messages: role and content.
+    """
+
+    modelfile: str
+    parameters: str = ""
+    system: str = ""
+    messages: Sequence[tuple[str, str]] = ()
+    licenses: Sequence[str] = ()
 
 
 def tagged(name: str) -> str:
@@ -57,25 +76,36 @@ def ps_entry(model: Listed, engine: EngineInfo | None, expires_s: float) -> dict
     return entry
 
 
-def show_body(model: Listed, metadata: Mapping[str, Any], capabilities: list[str]) -> dict[str, Any]:
+def show_body(
+    model: Listed, metadata: Mapping[str, Any], capabilities: list[str], told: Told | None = None
+) -> dict[str, Any]:
     """Everything about one model.
 
     Args:
         metadata: of the file; what is no scalar, text or short list of numbers is null, as Ollama has it.
+        told: None of a model of which only its file tells.
     """
     template = metadata.get("tokenizer.chat_template")
     template = template if isinstance(template, str) else ""
     body = {
-        "modelfile": _modelfile(model.name, template),
-        "parameters": "",
+        "modelfile": _modelfile(model.name, template) if told is None else told.modelfile,
+        "parameters": "" if told is None else told.parameters,
         "template": template,
-        "details": _details(model.info or _OTHER_SERVERS),
+        "details": _details(model.info or _OTHER_SERVERS, model.parent),
         "model_info": {key: _plain(value) for key, value in metadata.items() if key != "tokenizer.chat_template"},
         "capabilities": capabilities,
         "modified_at": rfc3339(model.modified_s),
     }
-    license = metadata.get("general.license")
+    if told is not None:
+        body |= _said(told)
+    license = "\n".join(told.licenses) if told is not None and told.licenses else metadata.get("general.license")
     return body | ({"license": license} if isinstance(license, str) else {})
+
+
+def _said(told: Told) -> dict[str, Any]:
+    messages = [{"role": role, "content": text} for role, text in told.messages]
+    said: dict[str, Any] = {"system": told.system, "messages": messages}
+    return {key: value for key, value in said.items() if value}
 
 
 def _entry(model: Listed) -> dict[str, Any]:
@@ -86,13 +116,13 @@ def _entry(model: Listed) -> dict[str, Any]:
         "model": name,
         "size": info.size_bytes,
         "digest": model.digest,
-        "details": _details(info),
+        "details": _details(info, model.parent),
     }
 
 
-def _details(info: ModelInfo) -> dict[str, Any]:
+def _details(info: ModelInfo, parent: str) -> dict[str, Any]:
     return {
-        "parent_model": "",
+        "parent_model": tagged(parent) if parent else "",
         "format": "gguf" if info.path else "",
         "family": info.architecture,
         "families": [info.architecture] if info.architecture else [],

@@ -11,9 +11,9 @@ import msgspec
 
 from nbllm.errors import InvalidRequestError
 from nbllm.wire.decoding import decoded
-from nbllm.wire.openai.shapes import Number, ToolFunction
+from nbllm.wire.openai.shapes import LoraEntry, Number, ToolFunction
 
-_Body = TypeVar("_Body", bound="ModelBody")
+_Body = TypeVar("_Body", bound="NamedBody")
 
 
 class CalledFunction(msgspec.Struct):
@@ -43,16 +43,18 @@ class ToolSpec(msgspec.Struct):
     type: str = "function"
 
 
-class ModelBody(msgspec.Struct, kw_only=True):
-    """What every request has.
-
-    Attributes:
-        name: what old clients call `model` where a model is managed.
-    """
+class NamedBody(msgspec.Struct, kw_only=True):
+    """What every request has."""
 
     model: str | None = None
+
+
+class ModelBody(NamedBody, kw_only=True):
+    """What every request has that uses a model."""
+
     keep_alive: str | Number | None = None
     options: dict[str, Any] | None = None
+    lora: list[LoraEntry] | None = None
 
 
 class AnswerBody(ModelBody, kw_only=True):
@@ -98,9 +100,51 @@ class EmbeddingsBody(ModelBody, kw_only=True):
     prompt: str | None = None
 
 
-class ShowBody(ModelBody, kw_only=True):
+class ManageBody(NamedBody, kw_only=True):
+    """What every request has that is about a model.
+
+    Attributes:
+        name: what old clients call `model`.
+    """
+
     name: str | None = None
+
+
+class ShowBody(ManageBody, kw_only=True):
     verbose: bool | None = None
+    options: dict[str, Any] | None = None
+
+
+class PullBody(ManageBody, kw_only=True):
+    stream: bool | None = None
+    insecure: bool | None = None
+
+
+class CreateBody(ManageBody, kw_only=True):
+    """What a model is made of; nothing of it is required by itself.
+
+    Attributes:
+        modelfile: a text that says the same, as older clients send it; the fields beside it win.
+        files, adapters: names to digests of blobs that are here already.
+    """
+
+    modelfile: str | None = None
+    base: str | None = msgspec.field(default=None, name="from")
+    files: dict[str, str] | None = None
+    adapters: dict[str, str] | None = None
+    template: str | None = None
+    license: str | list[str] | None = None
+    system: str | None = None
+    parameters: dict[str, Any] | None = None
+    messages: list[ChatMessage] | None = None
+    quantize: str | None = None
+    quantization: str | None = None
+    stream: bool | None = None
+
+
+class CopyBody(NamedBody, kw_only=True):
+    source: str | None = None
+    destination: str | None = None
 
 
 def parsed(data: bytes, kind: type[_Body]) -> tuple[_Body, dict[str, Any]]:
@@ -114,7 +158,7 @@ def parsed(data: bytes, kind: type[_Body]) -> tuple[_Body, dict[str, Any]]:
     return decoded(data, kind)
 
 
-def model_of(body: ModelBody) -> str:
+def model_of(body: NamedBody) -> str:
     """The model's name as the client wrote it. Raises InvalidRequestError when there is none."""
     name = body.model or getattr(body, "name", None) or ""
     if not name.strip():

@@ -9,8 +9,9 @@ from nbllm.core import GenerateRequest, SamplingParams
 from nbllm.errors import ParameterError
 from nbllm.wire.decoding import decoded, plain_json, refuse, unknown_keys
 from nbllm.wire.openai.formats import constraint
+from nbllm.wire.openai.lora import Switch, switches
 from nbllm.wire.openai.messages import chat_messages, unknown_message_keys
-from nbllm.wire.openai.sampling import checked_model, common_fields, includes_usage, keep_alive_s, sampling
+from nbllm.wire.openai.sampling import assumed, checked_model, common_fields, includes_usage, keep_alive_s, sampling
 from nbllm.wire.openai.shapes import EFFORTS, IGNORED, REFUSED, ChatBody
 from nbllm.wire.openai.tools import tool_choice, tools
 
@@ -25,6 +26,8 @@ class ChatCall:
         keep_alive: seconds that the model stays loaded afterwards; below 0 is forever, None the server's own.
         user: whom the client says it asks for; for the log, cut and escaped there.
         unknown: keys that mean nothing here, fit for the log.
+        lora: which of the model's adapters to compute with; None is as the model is.
+        assumed: the names in `request.sampling` whose values the client left to OpenAI's API.
     """
 
     model: str
@@ -34,6 +37,8 @@ class ChatCall:
     keep_alive: float | None
     user: str | None
     unknown: tuple[str, ...]
+    lora: tuple[Switch, ...] | None = None
+    assumed: tuple[str, ...] = ()
 
 
 def parse_chat(body: bytes) -> ChatCall:
@@ -66,6 +71,8 @@ def parse_chat(body: bytes) -> ChatCall:
         keep_alive=keep_alive_s(chat.keep_alive),
         user=chat.user,
         unknown=unknown_keys(raw, ChatBody, (*IGNORED, *REFUSED)) + unknown_message_keys(raw["messages"]),
+        lora=switches(chat.lora),
+        assumed=assumed(chat),
     )
 
 

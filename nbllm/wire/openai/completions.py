@@ -10,8 +10,9 @@ from nbllm.core.numbers import Range
 from nbllm.errors import ParameterError
 from nbllm.wire.decoding import decoded, unknown_keys
 from nbllm.wire.openai.formats import constraint
+from nbllm.wire.openai.lora import Switch, switches
 from nbllm.wire.openai.prompts import texts_or_tokens
-from nbllm.wire.openai.sampling import checked_model, common_fields, includes_usage, keep_alive_s, sampling
+from nbllm.wire.openai.sampling import assumed, checked_model, common_fields, includes_usage, keep_alive_s, sampling
 from nbllm.wire.openai.shapes import IGNORED, MAX_LOGPROBS, CompletionBody
 
 _MAX_TOKENS = 16  # OpenAI's default
@@ -26,7 +27,7 @@ class CompletionCall:
     Attributes:
         logprobs: how many rivals to report with each token; None reports nothing.
         echo: whether the answers begin with the prompt.
-        keep_alive, user, unknown: as in ChatCall.
+        keep_alive, user, unknown, lora, assumed: as in ChatCall.
     """
 
     model: str
@@ -40,6 +41,8 @@ class CompletionCall:
     keep_alive: float | None
     user: str | None
     unknown: tuple[str, ...]
+    lora: tuple[Switch, ...] | None = None
+    assumed: tuple[str, ...] = ()
 
     @property
     def needs_prompt_texts(self) -> bool:
@@ -72,6 +75,8 @@ def parse_completion(body: bytes) -> CompletionCall:
         keep_alive=keep_alive_s(given.keep_alive),
         user=given.user,
         unknown=unknown_keys(raw, CompletionBody, IGNORED),
+        lora=switches(given.lora),
+        assumed=assumed(given, "temperature", "max_tokens"),
     )
 
 

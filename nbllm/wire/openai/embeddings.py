@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from nbllm.core.numbers import Range
 from nbllm.errors import ParameterError
 from nbllm.wire.decoding import decoded, unknown_keys
+from nbllm.wire.openai.lora import Switch, switches
 from nbllm.wire.openai.prompts import texts_or_tokens
 from nbllm.wire.openai.sampling import checked_model, checked_timeout, keep_alive_s
 from nbllm.wire.openai.shapes import IGNORED, EmbeddingsBody
@@ -29,7 +30,7 @@ class EmbedCall:
     Attributes:
         base64: whether the vectors are sent as little-endian float32 in base64.
         dimensions: how many of each vector's numbers to keep.
-        keep_alive, user, unknown: as in ChatCall.
+        keep_alive, user, unknown, lora: as in ChatCall.
     """
 
     model: str
@@ -41,6 +42,7 @@ class EmbedCall:
     keep_alive: float | None
     user: str | None
     unknown: tuple[str, ...]
+    lora: tuple[Switch, ...] | None = None
 
 
 def parse_embeddings(body: bytes) -> EmbedCall:
@@ -63,6 +65,7 @@ def parse_embeddings(body: bytes) -> EmbedCall:
         keep_alive=keep_alive_s(given.keep_alive),
         user=given.user,
         unknown=unknown_keys(raw, EmbeddingsBody, IGNORED),
+        lora=switches(given.lora),
     )
 
 

@@ -41,6 +41,11 @@ def sampling(body: GenerationBody, names: dict[str, str], **others: Any) -> Samp
     return params
 
 
+def assumed(body: GenerationBody, *names: str) -> tuple[str, ...]:
+    """Those of the parameters, by default the temperature, that `body` leaves to what OpenAI has for them."""
+    return tuple(name for name in names or ("temperature",) if getattr(body, name) is None)
+
+
 def checked_timeout(timeout_s: float | None) -> float | None:
     """Raises ParameterError when it is no time to wait."""
     if timeout_s is not None and not 0 < timeout_s <= _MAX_TIMEOUT_S:

@@ -108,6 +108,14 @@ class StreamOptions(msgspec.Struct):
     include_obfuscation: bool | None = None
 
 
+class LoraEntry(msgspec.Struct):
+    """`path` is only there to be refused."""
+
+    id: Number | None = None
+    scale: Number | None = None
+    path: Any = None
+
+
 class GenerationBody(msgspec.Struct, kw_only=True):
     """What chats and old completions have in common."""
 
@@ -138,6 +146,7 @@ class GenerationBody(msgspec.Struct, kw_only=True):
     cache_prompt: bool | None = None
     reproducible: bool | None = None
     timeout: Number | None = None
+    lora: list[LoraEntry] | None = None
 
 
 class ChatBody(GenerationBody, kw_only=True):
@@ -169,6 +178,7 @@ class EmbeddingsBody(msgspec.Struct, kw_only=True):
     user: str | None = None
     keep_alive: str | Number | None = None
     timeout: Number | None = None
+    lora: list[LoraEntry] | None = None
 
 
 class TokenizeBody(msgspec.Struct, kw_only=True):

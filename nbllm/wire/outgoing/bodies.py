@@ -45,6 +45,8 @@ def depends_on_server(request: GenerateRequest) -> bool:
         any(getattr(request.sampling, name) is not None for name in _EXTENSIONS)
         or (constraint is not None and (constraint.kind != "json_schema" or request.messages is None))
         or bool(request.template_options)
+        or bool(request.adapters)
+        or request.template is not None
         or request.reproducible
         or request.continue_final
         or not request.cache_prompt
@@ -100,6 +102,10 @@ def _switches(request: GenerateRequest, server: Server) -> dict[str, Any]:
         if server.kind not in ("nbllm", "llamacpp"):
             _refuse("cache_prompt", server, "leave it out")
         body["cache_prompt"] = False
+    if request.adapters:
+        _refuse("lora", server, "load the model here")
+    if request.template is not None:
+        _refuse("template", server, "load the model here")
     if request.template_options:
         if server.kind not in _TAKES_TEMPLATE_OPTIONS:
             _refuse("template_options", server, "leave it out")
