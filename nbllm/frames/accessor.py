@@ -55,6 +55,7 @@ class FrameAccessor(ResultMethods):
             speed.
         timeout: seconds for each row, waiting included.
         template_options: variables for the chat template, such as {"enable_thinking": False}.
+        lora: LoRA adapters to compute with: the path of one, {"path": ..., "scale": 0.5}, or a list of them.
         model: a name, a path or an `nbllm.Model`; the one that was loaded last, or the default, if not given.
         into: the name of the new column; one that is there already is never overwritten unless `overwrite` is True.
         overwrite: replace a column of that name, and those that tell of its answers.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -85,7 +86,7 @@ class _Run(Generic[_Kept]):
     ) -> None:
         begun = time.monotonic()
         info = model.info  # of a model on another server, asking costs a request
-        self._engine, self._name, self._num_slots = model.engine, info.model.name, info.max_sequences
+        self._model, self._name, self._num_slots = model, info.model.name, info.max_sequences
         self._options, self._reduce, self._stop = options, reduce, stop
         self._total, self._num_asked = total, total if options.limit is None else min(total, options.limit)
         self._keeping = Keeping(model, options.cache)
@@ -149,6 +150,7 @@ class _Run(Generic[_Kept]):
         try:
             if not isinstance(ask, Ask):
                 raise ask
+            ask = replace(ask, request=self._model.applied(ask.request))
             key = self._keeping.key(ask)
         except NbllmError as error:
             self._keep(_failed(error), [place])
@@ -169,7 +171,7 @@ class _Run(Generic[_Kept]):
             key, ask = waiting.pop()
             flight = self._flights[key] = Flight(key, ask, self._inbox.put, self._options.watch)
             try:
-                flight.start(self._engine)
+                flight.start(self._model.base_engine)  # the requests have what a preset adds
             except NbllmError as error:
                 del self._flights[key]
                 if isinstance(error, UnsupportedError) and isinstance(ask.request, ChoiceRequest):

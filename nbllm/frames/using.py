@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from nbllm.config import load_config
 from nbllm.errors import ParameterError
 from nbllm.session.loading import load, loaded_models
 from nbllm.session.model import Model
-from nbllm.store import resolve
+from nbllm.session.named import Named, meant, named
 
 
 def model_of(model: Model | str | Path | None = None) -> Model:
@@ -28,8 +27,8 @@ def model_of(model: Model | str | Path | None = None) -> Model:
     if model is None:
         loaded = loaded_models()
         return loaded[-1] if loaded else load()
-    path = _file_meant(model)
-    return (held(path) if path is not None else None) or load(model)
+    found = _meant(model)
+    return (found.among(loaded_models()) if found is not None else None) or load(model)
 
 
 def check_model(model: object) -> None:
@@ -40,33 +39,23 @@ def check_model(model: object) -> None:
         ParameterError: it is no model, or a URL.
     """
     if model is not None and not isinstance(model, Model):
-        _file_meant(model)
+        _meant(model)
 
 
-def _file_meant(model: object) -> Path | None:
-    """`file_of`, for whatever was typed."""
+def _meant(model: object) -> Named | None:
+    """`named_here`, for whatever was typed."""
     if not isinstance(model, str | Path):
         raise ParameterError("model", f"must be a name, a path or a Model, not {model!r:.100}")
     if isinstance(model, str) and model.lower().startswith(("http://", "https://")):
         raise ParameterError("model", f"for another server's give model=nbllm.connect({model!r:.200})")
-    return file_of(model)
+    return named_here(model)
 
 
-def file_of(model: str | Path) -> Path | None:
-    """The file that a name or a path means, None for a model on another server that the settings name.
+def named_here(model: str | Path) -> Named | None:
+    """What a name or a path means, None for a model on another server that the settings name.
 
     Raises:
         ModelNotFoundError: no such model; the message says how to get one.
     """
     config = load_config()
-    name = config.unaliased(model) if isinstance(model, str) else model
-    return None if name in config.endpoints else resolve(name, config)
-
-
-def held(path: Path) -> Model | None:
-    """The model of this file that the user has loaded, with whatever options; the last of them."""
-    real = os.path.realpath(path)
-    for model in reversed(loaded_models()):
-        if model.info.model.path and os.path.realpath(model.info.model.path) == real:
-            return model
-    return None
+    return None if meant(model, config) in config.endpoints else named(model, config)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from nbllm.core.presets import Preset
     from nbllm.session.model import Model
+    from nbllm.session.named import Named
 
 
 class Models(Protocol):
@@ -24,6 +25,9 @@ class Models(Protocol):
     def path(self, name: str | None) -> str:
         """The model's file. Raises ModelNotFoundError as `loaded` does."""
 
+    def preset(self, name: str | None) -> Preset | None:
+        """What the model adds to its requests, None if nothing. Raises ModelNotFoundError as `loaded` does."""
+
     def default(self) -> str:
         """What answers when no model is named."""
 
@@ -32,11 +36,7 @@ class SessionModels:
     """Those of this process. One that was loaded with `nbllm.load` and options of its own is used as it is."""
 
     def loaded(self, name: str | None) -> Model | None:
-        path = self.path(name)
-        for model in reversed(self.all_loaded()):
-            if os.path.realpath(model.info.model.path) == path:
-                return model
-        return None
+        return _named(name).among(self.all_loaded())
 
     def load(self, name: str | None, **options: Any) -> Model:
         from nbllm.session.loading import load
@@ -49,13 +49,19 @@ class SessionModels:
         return loaded_models()
 
     def path(self, name: str | None) -> str:
-        from nbllm.config import load_config
-        from nbllm.store import resolve
+        return _named(name).real_path
 
-        config = load_config()
-        return os.path.realpath(resolve(name if name is not None else config.default_model, config))
+    def preset(self, name: str | None) -> Preset | None:
+        return _named(name).preset
 
     def default(self) -> str:
         from nbllm.config import load_config
 
         return load_config().default_model
+
+
+def _named(name: str | None) -> Named:
+    from nbllm.config import load_config
+    from nbllm.session.named import named
+
+    return named(name, load_config())

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbllm.config import Config
@@ -119,19 +120,22 @@ class AttachedEngine:
         return LostModelError(f"{reason}; load it again: nbllm.load({name!r}, engine='server')")
 
 
-def attach(path: str, name: str, options: Mapping[str, Any], config: Config) -> AttachedEngine:
+def attach(
+    path: str, name: str, options: Mapping[str, Any], config: Config, *, usual: Mapping[str, Any] = MappingProxyType({})
+) -> AttachedEngine:
     """Connect to a live runner, else to a kernel, that holds this file and suits the options, else start a runner.
 
     A runner that is started here ends with this process, or when the engine is closed.
 
     Args:
         options: those of `nbllm.load` that were given.
+        usual: others that a process is started with, though one without them would do.
 
     Raises:
         ParameterError: an option is of a wrong type or out of range.
         ModelError, EngineError: the runner could not load the model.
     """
-    checked = _checked(options)
+    checked = _checked({**usual, **options})
     for record in _same_file(path, [record for record in _others(config) if _suits(record, options)]):
         remote = _reached(record)
         if remote is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -11,6 +13,9 @@ from typing import Any
 from nbllm.chat.options import checked_options
 from nbllm.chat.toolprompt import described
 from nbllm.core import ChoiceRequest, EmbedRequest, EngineInfo, GenerateRequest, Message, SamplingParams
+from nbllm.core.adapters import Adapter
+from nbllm.core.presets import Preset, applied
+from nbllm.store.hashes import file_hash as hash_of_file
 
 _USUAL_KV = "f16"
 _Request = GenerateRequest | EmbedRequest | ChoiceRequest
@@ -23,14 +28,30 @@ def key(*, file_hash: str, request: _Request, version: str, engine: Mapping[str,
     notebook no longer has.
 
     Args:
+        request: as the engine is asked it, with what a preset adds.
         version: of what computes the answer, as `versions` says.
         engine: what else of it shapes the text, as `engine_options` says; nothing is an engine with the usual ones.
 
     Raises:
         ParameterError: the template's options are not plain data.
+        ModelLoadError: an adapter's file cannot be read.
     """
-    whole = {"file": file_hash, "version": version, **({"engine": dict(engine)} if engine else {}), **_asked(request)}
+    whole: dict[str, Any] = {"file": file_hash, "version": version}
+    if engine:
+        whole["engine"] = dict(engine)
+    whole |= _asked(request) | _tailored(request)
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def preset_key(preset: Preset | None) -> str:
+    """What says that two presets do the same to requests, whatever they are called; "" for one that does nothing.
+
+    Raises:
+        ModelLoadError: the file of one of its adapters cannot be read.
+    """
+    plain = GenerateRequest(messages=(Message("user", "?"),))
+    asked = plain if preset is None else applied(preset, plain)
+    return "" if asked == plain else key(file_hash="", request=asked, version="")
 
 
 def engine_options(info: EngineInfo) -> dict[str, Any]:
@@ -59,7 +80,7 @@ def versions() -> str:
     return f"nbllm {__version__}, llama-cpp-python {binding}"
 
 
-def _asked(request: _Request) -> Mapping[str, Any]:
+def _asked(request: _Request) -> dict[str, Any]:
     if isinstance(request, EmbedRequest):
         return {"embed": list(request.texts), **({} if request.unit else {"unit": False})}
     if isinstance(request, ChoiceRequest):
@@ -70,6 +91,30 @@ def _asked(request: _Request) -> Mapping[str, Any]:
             "reproducible": request.reproducible,
         }
     return {**_prompt(request), **_extras(request), **_shape(request)}
+
+
+def _tailored(request: _Request) -> dict[str, Any]:
+    """What few requests have, and whose lack changes no key."""
+    own: dict[str, Any] = {}
+    if request.adapters:
+        own["adapters"] = [[_content(adapter), _plain(adapter.scale)] for adapter in request.adapters]
+    if not isinstance(request, EmbedRequest) and request.template is not None:
+        own["template"] = request.template
+    return own
+
+
+def _content(adapter: Adapter) -> str:
+    """The hash of its file, which a table's million rows do not look up a million times."""
+    try:
+        status = os.stat(adapter.path)
+    except OSError:
+        return hash_of_file(adapter.path)  # says what is wrong
+    return _hash_of(adapter.path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_of(path: str, *_stamp: int) -> str:
+    return hash_of_file(path)
 
 
 def _prompt(request: GenerateRequest) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def choice_request(
         messages=with_system(messages(prompt), options.system),
         choices=tuple(choices),
         template_options=options.template_options,
+        adapters=options.adapters,
         priority=priority,
         reproducible=options.reproducible,
         cache_prompt=options.cache_prompt,

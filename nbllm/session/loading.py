@@ -7,24 +7,43 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from nbllm.config import Config, load_config
 from nbllm.core import unknown_option
+from nbllm.core.presets import Preset
 from nbllm.engine.interface import Engine
 from nbllm.engine.load import load_engine
 from nbllm.errors import ParameterError
-from nbllm.session import sharing
+from nbllm.session import loras, sharing
 from nbllm.session.attaching import TOLD, AttachedEngine, attach, live_twin
 from nbllm.session.model import Model
-from nbllm.store import model_info, resolve
+from nbllm.session.named import Named, meant, named
+from nbllm.store import model_info
+
+if TYPE_CHECKING:
+    from nbllm.engine.local import LocalEngine
 
 Place = Literal["auto", "kernel", "server"]
 _Key = tuple[str, bool, tuple[tuple[str, Any], ...]]
 """The file, whether it lives in another process, the options."""
+
+
+class _Entry(NamedTuple):
+    """What a model was loaded as.
+
+    Attributes:
+        key: models with the same one share an engine: those of the presets of one base, and of the base itself.
+    """
+
+    key: _Key
+    named: Named
+
+
 _logger = logging.getLogger("nbllm")
 _lock = threading.RLock()
-_loaded: dict[_Key, Model] = {}
+_loaded: dict[Model, _Entry] = {}
 _OPTIONS = {
     name: parameter.default
     for name, parameter in inspect.signature(load_engine).parameters.items()
@@ -32,15 +51,20 @@ _OPTIONS = {
 }
 
 
-def load(model: str | os.PathLike[str] | None = None, *, engine: Place = "auto", **options: Any) -> Model:
+def load(
+    model: str | os.PathLike[str] | None = None, *, engine: Place = "auto", lora: Any = None, **options: Any
+) -> Model:
     """Load a model, or return it if it is loaded with the same options.
 
     Args:
-        model: a name ("smollm2"), a path to a GGUF, a name from the models folder, or an alias or endpoint of the
-            settings; None is the configured default.
+        model: a name ("smollm2"), a path to a GGUF, a name from the models folder, a preset, or an alias or endpoint
+            of the settings; None is the configured default. Presets of one base that are loaded with the same options,
+            and the base itself, share one engine, which is freed when the last of them is closed.
         engine: "kernel" loads it into this process; "auto" (default) too, and says so when another process of yours
             holds the same file already. "server" uses that other process's engine if it has what the options ask for,
             and else starts a process for the model, which ends with this one: what aborts there harms nothing here.
+        lora: LoRA adapters for every request of this model, as `Model.chat` takes them, in place of a preset's own; the
+            weights are shared with models that have others. [] is none.
         context_length: tokens that one conversation may have; chosen to fit the free memory if not given or set.
         max_sequences: requests that run side by side (default 8, or as set).
         kv_tokens: size of the pool that they share, in tokens; chosen if not given.
@@ -50,6 +74,9 @@ def load(model: str | os.PathLike[str] | None = None, *, engine: Place = "auto",
         use_mmap: share the weights with other processes that hold the file (default True).
         flash_attention: None (default) uses it where it helps: on a GPU, and with a quantized KV, which needs it.
         swa_full: keep all of a sliding-window model's cache, so that any prefix can be reused (default True).
+        max_batch: tokens that one step evaluates at most (default 256); each costs memory.
+
+    Where `%llm tune` has chosen something for this machine, that is the default, and the file is the one it has made.
 
     Raises:
         ModelNotFoundError: no such model; the message says how to get one.
@@ -60,35 +87,50 @@ def load(model: str | os.PathLike[str] | None = None, *, engine: Place = "auto",
     """
     _check(engine, options)
     config = load_config()
-    wanted = config.unaliased(model) if isinstance(model, str) else model if model is not None else config.default_model
+    wanted = meant(model, config)
     if wanted in config.endpoints:
-        return _on_endpoint(str(wanted), config, options)
-    options = {"context_length": config.context_length, **options}
+        return _on_endpoint(str(wanted), config, options if lora is None else {"lora": lora, **options})
+    found = named(wanted, config)
+    return opened(found if lora is None else _adapted(found, lora), engine, options, config)
+
+
+def _adapted(model: Named, lora: Any) -> Named:
+    """With these adapters in place of the preset's; a model that is none becomes a preset of no other name."""
+    preset = loras.adapted(model.preset or Preset(name=model.name, base=model.base), model.path, lora)
+    return model if model.preset is None and not preset.adapters else replace(model, preset=preset)
+
+
+def opened(model: Named, place: Place, options: Mapping[str, Any], config: Config) -> Model:
+    """`load` of a model that was found: all that differ in the preset alone share one engine.
+
+    A preset that was loaded before and has been changed since is closed, and its settings of now hold.
+
+    Args:
+        options: those that were given; they win over the preset's.
+    """
+    options = {"context_length": config.context_length, **model.load_options, **options}
     given = {name: value for name, value in options.items() if name in TOLD or repr(value) != repr(_OPTIONS[name])}
-    options = {"max_sequences": config.max_sequences, **options}  # no reason to refuse a twin that has fewer
-    path, name = str(resolve(wanted, config)), os.fspath(wanted)
-    key = (os.path.realpath(path), engine == "server", _normal(options))
+    usual = {} if model.tuned is None else model.tuned.options_beside(options)
+    options = {"max_sequences": config.max_sequences, **usual, **options}  # no reason to refuse a twin that has others
+    key = (model.real_path, place == "server", _normal(options))
     with _lock:
-        known = _loaded.get(key)
-        if known is not None and _is_usable(known):
-            if engine == "server":
-                _loaded[key] = _loaded.pop(key)  # the last one is what cells use
-            return known
-        if known is not None:
-            known.close()
-        if engine == "server":
-            return _registered(key, attach(path, name, given, config))
-        if engine == "auto":
-            _tell_of_twin(path, name, given, config)
-        own = _registered(key, load_engine(model_info(path, name), config, **options))
-        sharing.offer(own, config)
-        return own
+        outdated = [one for one, entry in _loaded.items() if entry.named.is_outdated_by(model)]
+        _close([one for one in outdated if _loaded[one].key != key])  # before the new one needs the memory
+        known = _known(key, model.preset)
+        if known is None:
+            known = _registered(key, model, _engine(key, model, place, given, options, config))
+            if place != "server":
+                sharing.offer(known, config)
+        elif place == "server":
+            _loaded[known] = _loaded.pop(known)  # the last one is what cells use
+        _close([one for one in outdated if one in _loaded])
+        return known
 
 
 def loaded_models() -> list[Model]:
     """The models that this process holds or is attached to, in the order they were loaded."""
     with _lock:
-        return [model for model in _loaded.values() if not getattr(model.engine, "is_lost", False)]
+        return [model for model in _loaded if not getattr(model.base_engine, "is_lost", False)]
 
 
 def _on_endpoint(name: str, config: Config, options: Mapping[str, Any]) -> Model:
@@ -106,34 +148,70 @@ def _check(engine: str, options: Mapping[str, Any]) -> None:
         raise ParameterError("engine", f"must be 'auto', 'kernel' or 'server', not {engine!r:.100}")
     for name in options:
         if name not in _OPTIONS:
-            raise ParameterError(name, unknown_option(name, [*_OPTIONS, "engine"]))
+            raise ParameterError(name, unknown_option(name, [*_OPTIONS, "engine", "lora"]))
 
 
-def _tell_of_twin(path: str, name: str, given: Mapping[str, Any], config: Config) -> None:
-    twin = live_twin(path, given, config)
+def _tell_of_twin(model: Named, given: Mapping[str, Any], config: Config) -> None:
+    twin = live_twin(model.path, given, config)
     if twin is not None:
         _logger.warning(
             "%s is loaded in %s process %d already: nbllm.load(%r, engine='server') uses that one copy",
-            twin.name, twin.kind, twin.pid, name,
+            twin.name, twin.kind, twin.pid, model.name,
         )  # fmt: skip
 
 
-def _registered(key: _Key, engine: Engine) -> Model:
-    model = Model(engine, on_close=lambda: _forget(key, model))
-    _loaded[key] = model
+def _engine(
+    key: _Key, model: Named, place: Place, given: Mapping[str, Any], options: Mapping[str, Any], config: Config
+) -> Engine:
+    """The engine that another model with this key has, or a new one."""
+    for known, entry in _loaded.items():
+        if entry.key == key:
+            return known.base_engine
+    if place == "server":
+        tuned = () if model.tuned is None else model.tuned.options
+        usual = {name: options[name] for name in tuned if name in options}
+        return _noted(attach(model.path, model.base, given, config, usual=usual), model)
+    if place == "auto":
+        _tell_of_twin(model, given, config)
+    return _noted(load_engine(model_info(model.path, model.base), config, **options), model)
+
+
+def _noted(engine: LocalEngine | AttachedEngine, model: Named) -> Engine:
+    if model.tuned is not None:
+        engine.info = replace(engine.info, summary=f"{engine.info.summary}; {model.tuned.note}")
+    return engine
+
+
+def _known(key: _Key, preset: Preset | None) -> Model | None:
+    """The model that was loaded so; those whose process has ended are closed."""
+    alike = [model for model, entry in _loaded.items() if entry.key == key]
+    _close([model for model in alike if not _is_usable(model)])
+    return next((model for model in alike if model in _loaded and model.preset == preset), None)
+
+
+def _registered(key: _Key, named: Named, engine: Engine) -> Model:
+    model = Model(engine, lambda: _forget(model), named.preset)
+    _loaded[model] = _Entry(key, named)
     return model
 
 
+def _close(models: list[Model]) -> None:
+    for model in models:
+        model.close()
+
+
 def _is_usable(model: Model) -> bool:
-    return not isinstance(model.engine, AttachedEngine) or model.engine.is_alive
+    return not isinstance(model.base_engine, AttachedEngine) or model.base_engine.is_alive
 
 
-def _forget(key: _Key, model: Model) -> None:
-    """The key may mean another model by now."""
+def _forget(model: Model) -> bool:
+    """Whether nobody uses the engine any more."""
     with _lock:
-        if _loaded.get(key) is model:
-            del _loaded[key]
+        _loaded.pop(model, None)
+        if any(other.base_engine is model.base_engine for other in _loaded):
+            return False
     sharing.unshare(model)
+    return True
 
 
 def _normal(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

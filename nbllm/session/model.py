@@ -5,15 +5,18 @@ from __future__ import annotations
 import queue
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from nbllm.core import Chunk, EmbedRequest, EngineInfo, GenerateRequest, ScoreRequest, TokenLogprob
+from nbllm.core import Chunk, EmbedRequest, EngineInfo, GenerateRequest, Request, ScoreRequest, TokenLogprob
+from nbllm.core.presets import Preset, applied
 from nbllm.engine.interface import Engine, EngineStats, Ticket, aiter_chunks, iter_chunks, next_chunk
 from nbllm.errors import EngineError, NbllmError, ParameterError
 from nbllm.session.choosing import Choices, choice_request
+from nbllm.session.closed import ClosedEngine
 from nbllm.session.conversation import Conversation
 from nbllm.session.requests import Options, Prompt, messages
 from nbllm.session.response import Collector, Response, combined
+from nbllm.session.tailored import TailoredEngine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +27,7 @@ _WINDOW = 256
 _LAST_WORDS_S = 2.0
 
 Progress = Callable[[int, int], None]
+_R = TypeVar("_R", bound=Request)
 
 
 class Score(NamedTuple):
@@ -53,18 +57,31 @@ class Model:
             in speed.
         cache_prompt: reuse the evaluated prefix of earlier prompts, and keep this one's (default True).
         template_options: variables for the chat template, such as {"enable_thinking": False}.
+        lora: LoRA adapters to compute with: a path, {"path": ..., "scale": 0.5}, {"id": 0, "scale": 0.5} for one of
+            the preset's own, or a list of them; [] is none (default: those of the preset).
         continue_final: go on with the last message, an assistant's, instead of answering it.
         tools: functions that the model may ask to be called: Python functions with types and a docstring, pydantic
             models, `nbllm.core.Tool`s or OpenAI's dicts. What it asks for is in `Response.tool_calls`.
         tool_choice: "auto" (default), "none", "required" (a call is guaranteed), or the name of the tool to call.
         parallel_tool_calls: whether one answer may hold several calls (default True).
 
+    A preset's model is asked like any other: what the preset says is part of each request, and what a call says wins.
+
     Attributes:
         last: the last Response, or list of them, that this model made, also when it was interrupted.
     """
 
-    def __init__(self, engine: Engine, on_close: Callable[[], None] | None = None) -> None:
-        self._engine = engine
+    def __init__(
+        self, engine: Engine, on_close: Callable[[], bool | None] | None = None, preset: Preset | None = None
+    ) -> None:
+        """Use an engine.
+
+        Args:
+            on_close: called by `close`; False says that others use the engine, which is left to them.
+            preset: what the requests get before the engine sees them.
+        """
+        self._base, self._preset = engine, preset
+        self._engine: Engine = engine if preset is None else TailoredEngine(engine, preset)
         self._on_close = on_close
         self.last: Response | list[Response] | None = None
 
@@ -87,17 +104,35 @@ class Model:
 
     @property
     def engine(self) -> Engine:
-        """What answers; for surfaces that want tickets and chunks."""
+        """What answers; for surfaces that want tickets and chunks. It gives each request what the preset says."""
         return self._engine
+
+    @property
+    def base_engine(self) -> Engine:
+        """The same without the preset, for requests that `applied` gave it already. Other models may use it too."""
+        return self._base
+
+    @property
+    def preset(self) -> Preset | None:
+        """What this model adds to its requests, None if nothing."""
+        return self._preset
+
+    def applied(self, request: _R) -> _R:
+        """The request with what the preset says: what answers are kept by, and `base_engine` is asked."""
+        return request if self._preset is None else applied(self._preset, request)
 
     @property
     def stats(self) -> EngineStats:
         return self._engine.stats()
 
     def close(self) -> None:
-        """Free the model's memory. Requests in flight end with an error; closing twice is harmless."""
-        if self._on_close is not None:
-            self._on_close()
+        """Free the model's memory. Requests in flight end with an error; closing twice is harmless.
+
+        If other presets of the same base, or the base, are loaded, the memory is theirs and stays, and what was asked
+        is answered to its end.
+        """
+        if self._on_close is not None and self._on_close() is False:
+            self._base = self._engine = ClosedEngine(self.info, self.name)
         self._engine.close()
 
     # ---- text
@@ -110,12 +145,12 @@ class Model:
             EngineError: the engine failed.
             KeyboardInterrupt: it was interrupted; the text so far is in `last`.
         """
-        sorted_options = Options.of(options)
+        sorted_options = self._options(options)
         return self._answer(sorted_options.chat(prompt))
 
     def complete(self, prompt: str | Sequence[int], **options: Any) -> Response:
         """Continue raw text, or token ids, without a chat template; 16 tokens unless `max_tokens` says otherwise."""
-        sorted_options = Options.of(options)
+        sorted_options = self._options(options)
         if sorted_options.system is not None:
             raise ParameterError("system", "raw completion has no messages; use chat, or put it into the text")
         if sorted_options.continue_final:
@@ -126,12 +161,12 @@ class Model:
 
     def stream(self, prompt: Prompt, **options: Any) -> Iterator[Chunk]:
         """Answer piece by piece; leaving the loop early cancels. An engine's failure is raised, not given out."""
-        request = Options.of(options).chat(prompt)
+        request = self._options(options).chat(prompt)
         return self._stream(request)
 
     async def achat(self, prompt: Prompt, **options: Any) -> Response:
         """`chat` that leaves the event loop free; cancelling the task cancels the request."""
-        request = Options.of(options).chat(prompt)
+        request = self._options(options).chat(prompt)
         collectors = self._collectors(request)
         try:
             async for chunk in aiter_chunks(self._engine, request):
@@ -142,7 +177,7 @@ class Model:
 
     async def astream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Chunk]:
         """`stream` for an event loop."""
-        async for chunk in aiter_chunks(self._engine, Options.of(options).chat(prompt)):
+        async for chunk in aiter_chunks(self._engine, self._options(options).chat(prompt)):
             _raise_error(chunk.error)
             yield chunk
 
@@ -167,7 +202,7 @@ class Model:
             raise ParameterError("on_error", f"must be 'raise' or 'keep', not {on_error!r}")
         if isinstance(prompts, str) or not isinstance(prompts, Iterable):
             raise ParameterError("prompts", "must be a list of prompts; for a single one use chat")
-        sorted_options = Options.of(options)
+        sorted_options = self._options(options)
         if sorted_options.sampling.n != 1:
             raise ParameterError("n", "chat_many gives one answer a prompt; repeat the prompt for more")
         return _Many(self, list(prompts), sorted_options, on_error, progress).run()
@@ -263,6 +298,9 @@ class Model:
         return Conversation(self, system=system, name=name)
 
     # ---- inside
+
+    def _options(self, options: Mapping[str, Any]) -> Options:
+        return Options.of(options, () if self._preset is None else self._preset.adapters)
 
     def _embedding_length(self) -> int:
         (chunk,) = iter_chunks(self._engine, EmbedRequest(texts=("a",)))

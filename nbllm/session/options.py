@@ -11,6 +11,6 @@ TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 OPTIONS = (
     *(spec.name for spec in fields(SamplingParams)),
     *CONSTRAINTS,
-    *("system", "timeout", "reproducible", "cache_prompt", "template_options", "continue_final"),
+    *("system", "timeout", "reproducible", "cache_prompt", "template_options", "continue_final", "lora"),
     *TOOLS,
 )

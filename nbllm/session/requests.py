@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from nbllm.chat import constraints, functions
 from nbllm.core import (
+    Adapter,
     Constraint,
     GenerateRequest,
     Message,
@@ -18,6 +19,7 @@ from nbllm.core import (
     unknown_option,
 )
 from nbllm.errors import InvalidRequestError, ParameterError
+from nbllm.session import loras
 from nbllm.session.options import CONSTRAINTS, OPTIONS
 
 Prompt = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
@@ -39,11 +41,17 @@ class Options:
     tools: tuple[Tool, ...]
     tool_choice: functions.ToolChoice
     parallel_tool_calls: bool
+    adapters: tuple[Adapter, ...] | None = None
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Options:
-        """Sort keyword options. Raises ParameterError for an unknown one, with the nearest known name."""
+    def of(cls, options: Mapping[str, Any], own_adapters: Sequence[Adapter] | None = None) -> Options:
+        """Sort keyword options. Raises ParameterError for an unknown one, with the nearest known name.
+
+        Args:
+            own_adapters: of the model's preset, which ids in `lora` number; None where the model is not known.
+        """
         rest = dict(options)
+        adapters = loras.adapters(rest.pop("lora", None), own_adapters)
         constraint = _constraint({name: rest.pop(name, None) for name in CONSTRAINTS})
         system = rest.pop("system", None)
         if system is not None and not isinstance(system, str):
@@ -80,6 +88,7 @@ class Options:
             tools,
             tool_choice,
             parallel,
+            adapters,
         )
 
     def chat(self, prompt: Prompt, priority: Priority = "interactive") -> GenerateRequest:
@@ -108,6 +117,7 @@ class Options:
             "cache_prompt": self.cache_prompt,
             "timeout_s": self.timeout_s,
             "template_options": self.template_options,
+            "adapters": self.adapters,
         }
 
 

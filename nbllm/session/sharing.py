@@ -104,7 +104,7 @@ class Shared:
 
 
 class _State:
-    """What this process shares. Models are held by their identity: two may be equal in all else.
+    """What this process shares: engines, by their identity, for several models may have one.
 
     Attributes:
         wish: what `set_on` was told, None while nobody has.
@@ -113,7 +113,7 @@ class _State:
     def __init__(self, wish: bool | None = None) -> None:
         self.lock = threading.Lock()
         self.wish = wish
-        self.offered: list[Model] = []
+        self.offered: list[Engine] = []
         self.shared: dict[int, Shared] = {}
 
 
@@ -131,9 +131,9 @@ def set_on(is_on: bool) -> None:
     """Share every model of this process from now on, or none; turning it off cancels what others have asked."""
     with _state.lock:
         _state.wish = is_on
-        models = list(_state.offered)
-    for model in models if is_on else ():
-        share(model)
+        engines = list(_state.offered)
+    for engine in engines if is_on else ():
+        _share(engine, load_config())
     if not is_on:
         _withdraw_all()
 
@@ -141,26 +141,25 @@ def set_on(is_on: bool) -> None:
 def offer(model: Model, config: Config) -> None:
     """Share a model of this process as long as sharing is on. Costs its caller nothing but the start of a thread."""
     with _state.lock:
-        _state.offered.append(model)
+        if all(engine is not model.base_engine for engine in _state.offered):
+            _state.offered.append(model.base_engine)
     if is_on(config):
         share(model, config)
 
 
 def share(model: Model, config: Config | None = None) -> Shared:
-    """Let others use a model of this process; one that is shared already stays as it is."""
-    config = config or load_config()
-    with _state.lock:
-        known = _state.shared.get(id(model))
-        if known is None:
-            known = _state.shared[id(model)] = Shared(model.engine, config)
-        return known
+    """Let others use a model of this process; one that is shared already stays as it is.
+
+    Of a preset it is the base that is shared: who asks it has presets of their own.
+    """
+    return _share(model.base_engine, config or load_config())
 
 
 def unshare(model: Model) -> None:
     """Withdraw a model for good, as closing it does. One that is not shared is no error."""
     with _state.lock:
-        _state.offered = [other for other in _state.offered if other is not model]
-        shared = _state.shared.pop(id(model), None)
+        _state.offered = [other for other in _state.offered if other is not model.base_engine]
+        shared = _state.shared.pop(id(model.base_engine), None)
     if shared is not None:
         shared.close()
 
@@ -169,6 +168,14 @@ def shared_models() -> list[Shared]:
     """What is shared now, in the order it was."""
     with _state.lock:
         return list(_state.shared.values())
+
+
+def _share(engine: Engine, config: Config) -> Shared:
+    with _state.lock:
+        known = _state.shared.get(id(engine))
+        if known is None:
+            known = _state.shared[id(engine)] = Shared(engine, config)
+        return known
 
 
 def _withdraw_all() -> None:

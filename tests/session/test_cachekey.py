@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -20,12 +22,17 @@ from nbllm.core import (
     Tool,
     ToolCall,
 )
-from nbllm.errors import ParameterError
-from nbllm.session.cachekey import engine_options, key, versions
+from nbllm.core.adapters import Adapter
+from nbllm.core.presets import Preset, applied
+from nbllm.errors import ModelLoadError, ParameterError
+from nbllm.session.cachekey import engine_options, key, preset_key, versions
 from nbllm.testing import ScriptedEngine
 
 REQUEST = GenerateRequest(messages=(Message("system", "s"), Message("user", "q", reasoning="r", name="n")))
 CHOICE = ChoiceRequest(messages=(Message("user", "q"),), choices=("yes", "no"))
+EMBED = EmbedRequest(texts=("a", "b"))
+OLD_KEYS = ["20134f8aec33", "c5d752b71970", "044e85d8f994"]
+"""How their keys began before there were presets: what was kept then is still found."""
 
 TOOL = Tool(name="f", parameters={"type": "object", "properties": {"a": {"type": "integer"}}})
 
@@ -53,6 +60,8 @@ _CHANGED_REQUEST: dict[str, Any] = {
     "continue_final": True,
     "prompt_logprobs": True,
     "tools": (TOOL,),
+    "template": "{{ messages }}",
+    "adapters": (Adapter(__file__),),
 }
 _CHANGED_WITH_TOOLS: dict[str, Any] = {
     "tools": (replace(TOOL, description="d"), replace(TOOL, name="g")),
@@ -217,6 +226,8 @@ _CHANGED_CHOICE: dict[str, Any] = {
     "choices": ("yes", "maybe"),
     "template_options": {"enable_thinking": False},
     "reproducible": True,
+    "template": "{{ messages }}",
+    "adapters": (Adapter(__file__),),
 }
 
 
@@ -243,9 +254,91 @@ def test_key_of_texts_to_embed_is_of_the_texts_and_the_length() -> None:
     others = [EmbedRequest(texts=texts) for texts in (("a",), ("b", "a"), ("ab",), ("a,b",), ())]
     assert len({key_of(request), *map(key_of, others)}) == 6
     assert key_of(replace(request, unit=False)) != key_of(request)
-    assert {spec.name for spec in fields(EmbedRequest)} == {"texts", "unit", "timeout_s", "priority"}
+    assert {spec.name for spec in fields(EmbedRequest)} == {"texts", "unit", "timeout_s", "priority", "adapters"}
 
 
 def test_keys_of_the_kinds_of_requests_differ() -> None:
     chat = GenerateRequest(messages=CHOICE.messages)
     assert len({key_of(chat), key_of(CHOICE), key_of(EmbedRequest(texts=("q",)))}) == 3
+
+
+@pytest.fixture
+def lora(tmp_path: Path) -> Path:
+    path = tmp_path / "lora.gguf"
+    path.write_bytes(b"one")
+    return path
+
+
+@pytest.mark.parametrize(
+    "request_", [pytest.param(REQUEST, id="text"), pytest.param(CHOICE, id="choice"), pytest.param(EMBED, id="embed")]
+)
+def test_key_has_the_content_of_adapters_and_their_scale(
+    request_: GenerateRequest | ChoiceRequest | EmbedRequest, lora: Path, tmp_path: Path
+) -> None:
+    def with_adapter(path: Path, scale: float = 1.0) -> str:
+        return key_of(replace(request_, adapters=(Adapter(str(path), scale),)))
+
+    before, copy = with_adapter(lora), tmp_path / "copy.gguf"
+    copy.write_bytes(b"one")
+    assert before != key_of(request_)
+    assert before == with_adapter(copy)
+    assert before != with_adapter(lora, 0.5)
+    lora.write_bytes(b"another")
+    assert before != with_adapter(lora)
+
+
+def test_adapter_is_hashed_once_while_it_is_the_same_file(lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def hash_of(path: str) -> str:
+        asked.append(path)
+        return "hash"
+
+    monkeypatch.setattr("nbllm.session.cachekey.hash_of_file", hash_of)
+    request = replace(REQUEST, adapters=(Adapter(str(lora)),))
+    assert key_of(request) == key_of(request)
+    os.utime(lora, ns=(1, 1))
+    key_of(request)
+    assert asked == [str(lora)] * 2
+
+
+def test_key_of_a_missing_adapter_says_which(lora: Path) -> None:
+    lora.unlink()
+    with pytest.raises(ModelLoadError, match=r"lora\.gguf"):
+        key_of(replace(REQUEST, adapters=(Adapter(str(lora)),)))
+
+
+@pytest.mark.parametrize("request_", [pytest.param(REQUEST, id="text"), pytest.param(CHOICE, id="choice")])
+def test_key_has_the_template(request_: GenerateRequest | ChoiceRequest) -> None:
+    keys = {key_of(replace(request_, template=template)) for template in (None, "", "{{ messages }}")}
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize("adapters", [None, ()])
+def test_request_without_adapters_has_the_key_that_it_always_had(adapters: tuple[Adapter, ...] | None) -> None:
+    keys = [key_of(replace(request, adapters=adapters)) for request in (REQUEST, CHOICE, EMBED)]
+    assert [one[:12] for one in keys] == OLD_KEYS
+
+
+PRESET = Preset(name="mario", base="toy", system="You are Mario.")
+
+
+def test_preset_that_changes_nothing_shares_its_bases_keys() -> None:
+    idle = Preset(name="idle", base="toy", context_length=512, licenses=("MIT",))
+    for request in (REQUEST, CHOICE, EMBED):
+        assert key_of(applied(idle, request)) == key_of(request)
+    assert preset_key(idle) == preset_key(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_same"),
+    [
+        pytest.param({"name": "luigi"}, True, id="name"),
+        pytest.param({"system": "You are Luigi."}, False, id="system"),
+        pytest.param({"messages": (Message("user", "hi"),)}, False, id="messages"),
+        pytest.param({"sampling": SamplingParams(temperature=0.0)}, False, id="sampling"),
+        pytest.param({"template": "{{ messages }}"}, False, id="template"),
+    ],
+)
+def test_preset_key_is_of_what_it_does(changes: dict[str, Any], is_same: bool) -> None:
+    assert (preset_key(replace(PRESET, **changes)) == preset_key(PRESET)) is is_same

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -27,9 +28,11 @@ HI = GenerateRequest(messages=(Message("user", "hi"),))
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("NBLLM_RUNTIME_DIR", str(tmp_path / "runtime"))
-    return tmp_path / "runtime"
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """With a path that is short enough for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="nbllm-") as parent:
+        monkeypatch.setenv("NBLLM_RUNTIME_DIR", f"{parent}/runtime")
+        yield Path(parent, "runtime")
 
 
 @pytest.fixture(autouse=True)

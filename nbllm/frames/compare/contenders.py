@@ -10,7 +10,7 @@ from typing import Any
 from nbllm.config import load_config
 from nbllm.errors import NbllmError, ParameterError
 from nbllm.frames.compare.late import LateEngine
-from nbllm.frames.using import file_of, held, model_of
+from nbllm.frames.using import model_of, named_here
 from nbllm.session.loading import load, loaded_models
 from nbllm.session.model import Model
 from nbllm.store import model_hash, model_info
@@ -42,7 +42,7 @@ class Contender:
     def check(self) -> None:
         """Raises ModelNotFoundError when its name means nothing: a slip should be told before the others run."""
         if isinstance(self.spec, str | Path):
-            file_of(self.spec)
+            named_here(self.spec)
 
     def open(self) -> Model:
         """The model, to be loaded with its first request. One that was loaded before is used as it is.
@@ -62,16 +62,16 @@ class Contender:
             model.close()
 
     def _opened(self, spec: str | Path) -> Model:
-        path = file_of(spec)
-        if path is None:
+        found = named_here(spec)
+        if found is None:
             self._is_own = True
             return load(spec)
-        known = held(path)
+        known = found.among(loaded_models())
         if known is not None:
             return known
-        self._late = LateEngine(model_info(path, os.fspath(spec)), lambda: load(spec))
+        self._late = LateEngine(model_info(found.path, os.fspath(spec)), lambda: load(spec))
         self._is_own = True
-        return Model(self._late)
+        return Model(self._late, preset=found.preset)
 
 
 def contenders_of(models: Any) -> list[Contender]:

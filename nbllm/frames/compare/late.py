@@ -17,7 +17,7 @@ _SEQUENCES = 8
 
 
 class LateEngine:
-    """Implements `engine.interface.Engine` for a model that may have to be loaded.
+    """Implements `engine.interface.Engine` for a model that may have to be loaded; of a preset for its base.
 
     Args:
         model: what its file says.
@@ -36,7 +36,7 @@ class LateEngine:
 
     @property
     def info(self) -> EngineInfo:
-        return self._described if self._model is None else self._model.info
+        return self._described if self._model is None else self._model.base_engine.info
 
     def submit(self, request: Request, on_chunk: OnChunk) -> Ticket:
         return self._engine().submit(request, on_chunk)
@@ -76,7 +76,7 @@ class LateEngine:
                     self._failure = ModelLoadError(f"{self.info.model.name}: {error}")
                     raise self._failure from error
                 self.load_s = time.perf_counter() - started
-            return self._model.engine
+            return self._model.base_engine
 
 
 def _described(model: ModelInfo) -> EngineInfo:

@@ -1,8 +1,8 @@
 """What a comparison was made of and with: plain JSON, in `frame.attrs["nbllm"]`, enough to run it again.
 
     {"format": "nbllm-compare", "version": 1, "run_id": "...", "created_at": "2026-01-01T00:00:00+00:00",
-     "models": [{"name", "spec", "path", "file_hash", "template_hash", "architecture", "quantization", "size_bytes",
-                 "context_length", "summary", "error"}],
+     "models": [{"name", "spec", "path", "file_hash", "template_hash", "preset_hash", "architecture", "quantization",
+                 "size_bytes", "context_length", "summary", "error"}],
      "inputs": {"prompts", "params", "data", "system", "response_format", "repeat", "seed", "scorers", "expected",
                 "judge", "order", "limit"},
      "versions": {"nbllm", "llama-cpp-python", "python", "pandas", "numpy", "platform"},
@@ -24,6 +24,7 @@ from typing import Any
 
 from nbllm.errors import NbllmError, ParameterError
 from nbllm.frames.compare.columns import ATTRS
+from nbllm.session.cachekey import preset_key
 from nbllm.session.model import Model
 from nbllm.store import read_metadata
 
@@ -103,14 +104,23 @@ def described(name: str, spec: Any, model: Model | None, file_hash: str, error: 
         model: None when there is no such model.
     """
     entry: dict[str, Any] = {"name": name, "spec": None if isinstance(spec, Model) else os.fspath(spec)}
-    entry.update({"path": "", "file_hash": file_hash, "template_hash": "", "error": error})
+    entry.update({"path": "", "file_hash": file_hash, "template_hash": "", "preset_hash": "", "error": error})
     if model is None:
         return entry
     info = model.info.model
     path = os.path.abspath(info.path) if info.path else ""
     entry.update({"path": path, "template_hash": template_hash(path) if file_hash else ""})
+    entry["preset_hash"] = preset_hash(model)
     entry.update({key: getattr(info, key) for key in ("architecture", "quantization", "size_bytes")})
     return {**entry, "context_length": model.info.context_length or None, "summary": model.info.summary}
+
+
+def preset_hash(model: Model) -> str:
+    """Of what the model's preset does to requests, "" when it has none, or an adapter is gone."""
+    try:
+        return preset_key(model.preset)
+    except NbllmError:
+        return ""
 
 
 def template_hash(path: str) -> str:

@@ -17,8 +17,10 @@ from nbllm.frames.compare.manifest import manifest_of, versions
 from nbllm.frames.compare.table import unkept
 from nbllm.frames.progress import say
 from nbllm.session.cache import AnswerCache
+from nbllm.session.cachekey import preset_key
 from nbllm.session.model import Model
-from nbllm.store import model_hash, resolve
+from nbllm.session.named import named
+from nbllm.store import model_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +83,7 @@ class _Contenders:
 
     Attributes:
         models: by name, what `compare` takes.
-        changes: one sentence for each whose file is another one.
+        changes: one sentence for each whose file or preset is another one.
     """
 
     def __init__(self, manifest: Mapping[str, Any], given: Mapping[str, str | Path | Model]) -> None:
@@ -100,11 +102,13 @@ class _Contenders:
         now = _hash(self.models[name]) if before else ""
         if now != before:
             self.changes.append(f"{name} is another file now ({before[:_SHORT]} then, {now[:_SHORT] or 'none'} now)")
+        if before and entry.get("preset_hash", "") != _preset_hash(self.models[name]):
+            self.changes.append(f"{name} has another preset now")
 
 
 def _found(entry: Mapping[str, Any]) -> str | Path:
-    """Where the file was, or else what it was called."""
-    if entry["path"] and os.path.exists(entry["path"]):
+    """Where the file was, or else what it was called. Of a preset only that, for the file is its base's."""
+    if entry["path"] and not entry.get("preset_hash") and os.path.exists(entry["path"]):
         return Path(entry["path"])
     if entry["spec"]:
         return str(entry["spec"])
@@ -116,9 +120,16 @@ def _hash(model: str | Path | Model) -> str:
     if isinstance(model, Model):
         return hash_of(model)
     try:
-        return model_hash(resolve(model, load_config()))
+        return model_hash(named(model, load_config()).path)
     except ModelNotFoundError as error:
         raise ParameterError("models", f"{error}") from error
+    except NbllmError:
+        return ""
+
+
+def _preset_hash(model: str | Path | Model) -> str:
+    try:
+        return preset_key(model.preset if isinstance(model, Model) else named(model, load_config()).preset)
     except NbllmError:
         return ""
 
