@@ -24,6 +24,7 @@ _FORWARDING = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
 _REPAIR_S = 30
 """What a client is told to wait while the keys file is damaged."""
 _OPEN_SCOPES: frozenset[Scope] = frozenset(USUAL_SCOPES)
+_NO_KEYS_SCOPES: frozenset[Scope] = _OPEN_SCOPES | {"manage"}
 _PASSWORD_SCOPES: frozenset[Scope] = ALL_SCOPES - {"kernel"}
 
 
@@ -33,18 +34,28 @@ class Policy:
 
     Args:
         is_open: those without a key may use models and list them, from this machine and from pages of `origins`.
+        is_managed_openly: and may change which models there are.
         is_alone: there is no notebook server, whose token its user would know.
     """
 
     origins: AllowedOrigins
     is_open: bool = False
+    is_managed_openly: bool = False
     is_alone: bool = False
+
+    @property
+    def open_scopes(self) -> frozenset[Scope]:
+        """What those may do who have no key."""
+        return _NO_KEYS_SCOPES if self.is_managed_openly else _OPEN_SCOPES
 
     @property
     def advice(self) -> str:
         """What to do without a key that works."""
         token = "" if self.is_alone else "Jupyter's token or "
         return f"send the header 'Authorization: Bearer KEY' with {token}a key of  jupyter nbllm keys create"
+
+
+_NO_KEYS = "or have the server started with --no-keys"
 
 
 def policy_for(
@@ -55,6 +66,7 @@ def policy_for(
     is_under_hub: bool,
     has_keys: bool,
     has_password: bool = False,
+    no_keys: bool = False,
 ) -> Policy:
     """The policy of a server that listens on `bind` (Jupyter's `ServerApp.ip`; "" is every address).
 
@@ -62,14 +74,20 @@ def policy_for(
         is_alone: run as `jupyter nbllm`, and not as a part of a notebook server.
         has_keys: there is at least one key.
         has_password: its owner wants everybody to send a password (OLLAMA_BASIC_AUTH), or a key.
+        no_keys: its owner wants whoever uses this machine to manage models too.
 
     Raises:
-        ParameterError: run alone, it would listen to other machines and have no key for anybody.
+        ParameterError: run alone, it would listen to other machines and have no key for anybody; or it would ask for
+            keys, and its owner wants none.
     """
+    if no_keys and (not is_alone or is_under_hub or has_password or not is_loopback_address(bind)):
+        raise ParameterError(
+            "--no-keys", "goes with  jupyter nbllm  on 127.0.0.1 and without OLLAMA_BASIC_AUTH only: leave it out"
+        )
     if not is_alone or is_under_hub or has_password:
         return Policy(origins=origins, is_alone=is_alone)
     if is_loopback_address(bind):
-        return Policy(origins=origins, is_open=True, is_alone=True)
+        return Policy(origins=origins, is_open=True, is_managed_openly=no_keys, is_alone=True)
     if not has_keys:
         raise ParameterError(
             "ip",
@@ -160,7 +178,9 @@ def decide(
             message=f"Pages of {origin[:100]!r} may not use this server: add it to allow_origins, or {policy.advice}",
             code="origin_not_allowed",
         )
-    return Access(name="anonymous", scopes=_OPEN_SCOPES, about_key=problem, is_guess=is_guess, advice=policy.advice)
+    return Access(
+        name="anonymous", scopes=policy.open_scopes, about_key=problem, is_guess=is_guess, advice=policy.advice
+    )
 
 
 def require(access: Access, scope: Scope, *models: str) -> Access:
@@ -280,7 +300,8 @@ def _unknown(problem: str, is_guess: bool, advice: str) -> Access:
 
 def _out_of_scope(access: Access, scope: Scope) -> Access:
     if access.key is None:
-        return _unknown(access.about_key, access.is_guess, access.advice)
+        how = f"{access.advice} NAME --scopes {scope}"
+        return _unknown(access.about_key, access.is_guess, f"{how}, {_NO_KEYS}" if scope == "manage" else how)
     return _refused(
         access,
         f"The key {access.name!r} is for {', '.join(access.key.scopes)}, and this needs the scope {scope}: make a key "

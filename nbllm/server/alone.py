@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from jupyter_core.application import JupyterApp
+from jupyter_server import serverapp
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.serverapp import ServerApp
 from traitlets import default
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 4891
 """GPT4All's, so that what was written for it finds this server."""
+FLAGS = {"no-keys": ({"NbllmApp": {"no_keys": True}}, "Let programs of this machine manage models without a key.")}
 _MAX_PORT = 65_535
 _WORDS = '{"model": "default", "messages": [{"role": "user", "content": "Hello!"}]}'
 
@@ -56,6 +58,7 @@ class ModelServer(ServerApp):
     """A Jupyter server without kernels, contents, terminals, pages or a browser."""
 
     name = "jupyter-nbllm"  # and so its file of settings
+    flags = {**serverapp.flags, **FLAGS}  # noqa: RUF012  # traitlets' own spelling
     default_services = ()  # type: ignore[assignment]  # declared by its default's length
     port_default_value = DEFAULT_PORT
     port_retries_default_value = 0  # a client knows one port, so another one is no help

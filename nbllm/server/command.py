@@ -9,21 +9,27 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 
 from nbllm.errors import NbllmError
 
 _HELP = """\
 usage: jupyter nbllm [OPTIONS]
-       jupyter nbllm keys|models|pull|status|doctor [OPTIONS]
+       jupyter nbllm COMMAND [OPTIONS]
 
 Serve this machine's language models as OpenAI's and Ollama's API, without
 notebooks.
 
 commands:
   keys create|list|revoke     API keys, for other machines and pages
-  models                      the models that can be asked for
+  models, list                the models that can be asked for
+  show NAME                   what is known of a model; --modelfile
   pull [NAME]                 get a model; without a name, what fits here
+  tune NAME                   measure what makes it fast here, and keep that
+  create NAME -f MODELFILE    make a model of your own; or from=MODEL ...
+  cp SOURCE DESTINATION       give a model another name, without its bytes
+  rm NAME                     remove a model, and say what that frees
   status                      what runs: loaded models, and servers
   doctor                      what of this installation works, and what to do
 
@@ -34,6 +40,7 @@ options:
   --context-length N          tokens that one conversation may have
   --max-sequences N           requests that run side by side in one model
   --keep-alive TIME           how long an idle model stays: 300, 5m, -1 (always)
+  --no-keys                   let this machine's programs pull and delete models
   --certfile, --keyfile FILE  serve https
   --debug                     log more
   --help-all                  every option (a file: jupyter_nbllm_config.py)
@@ -160,13 +167,27 @@ def _pull(words: Sequence[str]) -> int:
     from nbllm.store.foreign import total_memory
     from nbllm.store.pulling.typed import pull_typed, suggestions
 
-    parser = argparse.ArgumentParser(prog="jupyter nbllm pull", description="Get a model from the Hugging Face hub.")
+    parser = argparse.ArgumentParser(
+        prog="jupyter nbllm pull", description="Get a model, from the Hugging Face hub or Ollama's registry."
+    )
     parser.add_argument("name", metavar="NAME", nargs="?", help="hf:org/repo, hf:org/repo:Q4_K_M or smollm2:135m")
     name = parser.parse_args(words).name
     config, memory = load_config(), total_memory()
     if name is None:
         return _said(f"{suggestions(config, memory)}\n\nTo get one:  jupyter nbllm pull NAME\n")
     return _said(pull_typed(name, config=config, memory_bytes=memory, file=sys.stderr) + "\n")
+
+
+def _tune(words: Sequence[str]) -> int:
+    from nbllm.server import tune_cli
+
+    return tune_cli.main(words)
+
+
+def _on_model(command: str, words: Sequence[str]) -> int:
+    from nbllm.server import models_cli
+
+    return models_cli.COMMANDS[command](words)
 
 
 def _status(words: Sequence[str]) -> int:
@@ -192,7 +213,13 @@ def _doctor(words: Sequence[str]) -> int:
 _COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "keys": _keys,
     "models": _models,
+    "list": _models,
+    "show": partial(_on_model, "show"),
     "pull": _pull,
+    "tune": _tune,
+    "create": partial(_on_model, "create"),
+    "cp": partial(_on_model, "cp"),
+    "rm": partial(_on_model, "rm"),
     "status": _status,
     "doctor": _doctor,
 }

@@ -17,7 +17,7 @@ from nbllm.runner.spec import LoadOptions
 from nbllm.runner.supervisor import Supervisor
 from nbllm.server import frozen
 from nbllm.server.access import Guard, Policy, policy_for
-from nbllm.server.alone import ModelServer
+from nbllm.server.alone import FLAGS, ModelServer
 from nbllm.server.handlers.embed import EmbeddingsHandler
 from nbllm.server.handlers.generate import ChatHandler, CompletionHandler
 from nbllm.server.handlers.models import HealthHandler, ModelHandler, ModelsHandler, UnknownPathHandler
@@ -59,6 +59,7 @@ class NbllmApp(Settings, ExtensionApp):
         "max-sequences": "NbllmApp.max_sequences",
         "keep-alive": "NbllmApp.keep_alive",
     }
+    flags = {**ExtensionApp.flags, **FLAGS}  # noqa: RUF012  # traitlets' own spelling
     load_other_extensions = False  # when it is run alone; in a notebook server it is one of many
     serverapp_class = ModelServer
     serverapp_config = {"open_browser": False}  # noqa: RUF012  # traitlets' own spelling
@@ -140,6 +141,7 @@ class NbllmApp(Settings, ExtensionApp):
     async def stop_extension(self) -> None:
         """Nothing of ours may outlive the server."""
         if hasattr(self, "service"):  # it may have been refused
+            self.service.pulls.close()
             await self.service.router.close()
 
     @property
@@ -162,6 +164,7 @@ class NbllmApp(Settings, ExtensionApp):
             is_under_hub=bool(os.environ.get("JUPYTERHUB_API_TOKEN")),
             has_keys=bool(keys.list()),
             has_password=has_password,
+            no_keys=self.no_keys,
         )
 
     def _router(self, config: Config, live: Any) -> Router:

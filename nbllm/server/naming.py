@@ -6,14 +6,16 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbllm.config import Config
+from nbllm.core import Preset
 from nbllm.errors import ModelLoadError, ModelNotFoundError, NbllmError
 from nbllm.store.gguf import model_info
 from nbllm.store.names import named_models, resolve, resolve_listed, settings_models
+from nbllm.store.presets import shelf
 
 if TYPE_CHECKING:
     from nbllm.core import ModelInfo
@@ -31,17 +33,24 @@ class Target:
         path: of the file on this machine; None for a model of another server.
         stamp: what changes when that file is replaced: its size, its time in nanoseconds, its number.
         context_length: that the model was trained for; 0 is unknown.
+        preset: what makes it another model than its file; with all that it takes from the presets it is made from.
+        base: the name of the model whose file it is: its own, unless it is a preset.
+        changed: when the preset was, in nanoseconds since 1970; empty is unknown.
     """
 
     name: str
     path: Path | None
     stamp: tuple[int, ...] = ()
     context_length: int = 0
+    preset: Preset | None = None
+    base: str = ""
+    changed: tuple[int, ...] = ()
 
     @property
     def modified_s(self) -> int:
-        """When the file was written, in seconds since 1970; 0 is unknown."""
-        return self.stamp[1] // 10**9 if self.stamp else 0
+        """When the file or the preset was written, in seconds since 1970; 0 is unknown."""
+        written = self.changed or self.stamp[1:2]
+        return written[0] // 10**9 if written else 0
 
 
 class ModelNames:
@@ -72,7 +81,7 @@ class ModelNames:
         if not also:
             return self._meant(name, config, by_any=by_any)
         files = _files(config)
-        known = {*files, *config.aliases, *self._endpoints} - {_ANY}
+        known = {*files, *shelf.presets(config), *config.aliases, *self._endpoints} - {_ANY}
         form = next((form for form in (name, *also) if form in known), also[0])
         return self._meant(form, config, files, by_any=by_any)
 
@@ -82,8 +91,11 @@ class ModelNames:
         """Looks the files up only where they are needed."""
         meant = config.unaliased(name)
         if meant in self._endpoints:
-            return Target(meant, None)
+            return Target(meant, None, base=meant)
         files = _files(config) if files is None else files
+        preset = shelf.find(meant, config)
+        if preset is not None:
+            return self._tailored(preset, files, config)
         try:
             return self._loadable(_path(name, meant, files, config), files)
         except ModelNotFoundError:
@@ -98,7 +110,12 @@ class ModelNames:
         described = {name: self._described(name, files[name]) for name in sorted(files, key=str.casefold)}
         found = {name: target for name, (target, problem) in described.items() if not problem}
         for name in self._endpoints:
-            found.setdefault(name, Target(name, None))
+            found.setdefault(name, Target(name, None, base=name))
+        presets = shelf.entries(config)
+        for name, entry in presets.items():
+            if entry.preset is not None and name not in self._endpoints:
+                with contextlib.suppress(NbllmError):
+                    found[name] = self._tailored(entry.preset, files, config, presets)
         for alias in config.aliases:
             if alias != _ANY and alias not in found:
                 with contextlib.suppress(NbllmError):
@@ -116,11 +133,32 @@ class ModelNames:
             raise ModelLoadError(f"the model {name[:200]!r} cannot be loaded: {without_folder(problem, path)}")
         return target
 
+    def _tailored(
+        self, preset: Preset, files: Mapping[str, Path], config: Config, known: shelf.Shelf | None = None
+    ) -> Target:
+        """Args: known: of `shelf.entries`, where the caller has it."""
+
+        def find(base: str) -> Path:
+            return _path(base, config.unaliased(base), files, config)
+
+        known = shelf.entries(config) if known is None else known
+        try:
+            whole = shelf.flattened(preset, config, shelf=known, find_file=find)
+        except NbllmError as exc:  # names paths, which are for the owner
+            _logger.warning("nbllm: %s: %s", preset.name, exc)
+            raise ModelNotFoundError(
+                f"{preset.name!r} is made from a model or an adapter that is not there, or cannot be loaded; ask for "
+                "another, see GET /v1/models"
+            ) from exc
+        base = self._loadable(whole.path, files)
+        changed = _stamp(known[preset.name].path)[1:2] if preset.name in known else ()
+        return replace(base, name=preset.name, preset=whole.preset, changed=changed)
+
     def _described(self, name: str, path: Path) -> tuple[Target, str]:
         """With what is wrong with its file, "" if nothing is."""
         stamp = _stamp(path)
         info = self._header(path, stamp)
-        return Target(name, path, stamp, info.context_length), info.problem
+        return Target(name, path, stamp, info.context_length, base=name), info.problem
 
     def _header(self, path: Path, stamp: tuple[int, ...]) -> ModelInfo:
         known = self._headers.get(path)

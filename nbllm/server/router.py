@@ -90,7 +90,7 @@ class Router:
 
     def check_length(self, target: Target) -> None:
         """Warn, once for each file, of a context that is longer than the model has learnt to use."""
-        wanted = self._options.context_length or 0
+        wanted = self._options_of(target).context_length or 0
         if 0 < target.context_length < wanted and target.path not in self._too_short:
             self._too_short.add(target.path)
             _logger.warning(
@@ -169,7 +169,7 @@ class Router:
     async def _lease(self, target: Target, wish: Wish) -> Lease:
         """Of a runner with the usual context or, where that is too short for the wish, of one with a longer."""
         spec, wanted = self._spec(target), _useful_length(wish.context_length or 0, target.context_length)
-        usual = self._options.context_length or wanted  # None is chosen in the load, and known from then on
+        usual = spec.options.context_length or wanted  # None is chosen in the load, and known from then on
         if self._lengths.get(spec.key, usual) >= wanted:
             lease = await self.supervisor.lease(spec, keep_alive_s=wish.keep_alive_s)
             self._lengths[spec.key] = lease.engine.info.context_length
@@ -185,12 +185,23 @@ class Router:
             return []
         file_hash = await asyncio.to_thread(model_hash, target.path)
         wanted = _at_most(wish.context_length or 0, target.context_length)
-        return await self.kernels.with_model(file_hash, max(wanted, self._options.context_length or 0))
+        return await self.kernels.with_model(file_hash, max(wanted, self._options_of(target).context_length or 0))
 
     def _spec(self, target: Target) -> RunnerSpec:
         assert target.path is not None
-        folder = self._config().runtime_dir
-        return RunnerSpec(path=target.path, name=target.name, folder=folder, options=self._options, stamp=target.stamp)
+        folder, options = self._config().runtime_dir, self._options_of(target)
+        return RunnerSpec(path=target.path, name=target.base, folder=folder, options=options, stamp=target.stamp)
+
+    def _options_of(self, target: Target) -> LoadOptions:
+        """The server's, or the preset's own: then it does not share its base's runner."""
+        preset = target.preset
+        if preset is None or (preset.context_length is None and preset.threads is None):
+            return self._options
+        return replace(
+            self._options,
+            context_length=preset.context_length or self._options.context_length,
+            threads=preset.threads or self._options.threads,
+        )
 
 
 def _useful_length(wanted: int, trained: int) -> int:

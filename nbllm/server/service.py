@@ -13,6 +13,7 @@ from nbllm.config import Config
 from nbllm.server.access import Guard
 from nbllm.server.keyslots import KeySlots
 from nbllm.server.metrics import IN_FLIGHT
+from nbllm.server.pulls import Pulls
 
 if TYPE_CHECKING:
     from nbllm.server.router import Router
@@ -59,6 +60,7 @@ class Service:
     ) -> None:
         self.config, self.guard, self.router, self.limits = config, guard, router, limits
         self.answers_any_name = answers_any_name
+        self.pulls = Pulls(config)
         self.fingerprint = _fingerprint()
         self.slots = KeySlots()
         self._num_in_flight = 0

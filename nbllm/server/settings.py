@@ -42,6 +42,7 @@ class Settings(HasTraits):
     endpoints = _optional(Dict, "Other servers' models: name to {base_url, model, api_key_env}.")
     models_dir = _optional(Unicode, "The folder whose GGUF files have names.")
     foreign_stores = _optional(List, "Programs whose models have names too: ollama, huggingface, lmstudio, gpt4all.")
+    registry = _optional(Unicode, "The address of Ollama's registry, for pulls; none never asks it.")
     runtime_dir = _optional(Unicode, "Where running engines leave their records and sockets.")
     context_length = _optional(Int, "Tokens that one conversation may have.")
     max_sequences = _optional(Int, "Requests that run side by side in one model.")
@@ -56,6 +57,9 @@ class Settings(HasTraits):
         [Float(), Unicode()], default_value=None, allow_none=True, help='How long an idle model stays: 300, "5m", "-1".'
     ).tag(config=True)
 
+    no_keys = Bool(False, help="Run alone: let programs of this machine pull, create and delete without a key.").tag(
+        config=True
+    )
     freeze_widgets = Bool(True, help="Save notebooks with transcripts in place of chat widgets.").tag(config=True)
     max_body_bytes = Int(_USUAL.max_body_bytes, help="Most bytes of a request's body.").tag(config=True)
     allow_token_ids = Bool(False, help="Take token ids for embeddings; they must be this model's own.").tag(config=True)

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -189,10 +190,10 @@ class Client:
         """Ask.
 
         Args:
-            body: sent as JSON unless it is bytes.
+            body: sent as JSON unless it is bytes, or an iterator over them, which are sent in chunks.
             bare: without the key of the notebook's user.
         """
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        data = body if body is None or isinstance(body, bytes | Iterator) else json.dumps(body).encode()
         sent = {**({} if bare else self.headers), **({} if data is None else {"Content-Type": "application/json"})}
         sent |= headers or {}
         connection = self._connection(timeout_s)
@@ -283,6 +284,7 @@ class Site(Client):
             "models_dir": str(self.models_dir),
             "runtime_dir": str(self.runtime_dir),
             "keys_file": str(self.keys_file),
+            "registry": "none",
             "default_model": TOY,
             "model_aliases": {"gpt-4": TOY},
             "allow_origins": ["http://localhost:*"],
@@ -341,8 +343,14 @@ class Site(Client):
         self.service.limits, self.service.guard.policy = self._usual
         self.keys_file.unlink(missing_ok=True)
         self.run(self._reset())
+        self._remove_made_models()
         self.cast = Cast()
         self.log.lines.clear()
+
+    def _remove_made_models(self) -> None:
+        for path in self.models_dir.iterdir():
+            if path.is_dir() and path.name != OTHER.partition("/")[0]:
+                shutil.rmtree(path)
 
     async def _reset(self) -> None:
         router = self.service.router

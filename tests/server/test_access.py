@@ -181,6 +181,35 @@ def test_policy_for(bind: str, is_alone: bool, is_under_hub: bool, has_keys: boo
     assert ("Jupyter's token" in policy.advice) is not is_alone
 
 
+def test_no_keys_opens_the_models_of_this_machine_to_its_programs(store: KeyStore) -> None:
+    policy = policy_for("127.0.0.1", origins=ORIGINS, is_alone=True, is_under_hub=False, has_keys=True, no_keys=True)
+    assert policy.open_scopes == {"chat", "embeddings", "models", "manage"}
+    access = guard(store, policy).check({"Host": "localhost"}, "127.0.0.1")
+    assert require(access, "manage").granted
+    assert not require(access, "kernel").granted
+    assert not guard(store, policy).check({"Host": "localhost", "Origin": "https://evil.example"}, "127.0.0.1").granted
+    assert not guard(store, policy).check({"Host": "localhost"}, "203.0.113.5").granted
+
+
+def test_without_it_they_need_the_scope_manage(store: KeyStore) -> None:
+    policy = policy_for("127.0.0.1", origins=ORIGINS, is_alone=True, is_under_hub=False, has_keys=False)
+    access = require(guard(store, policy).check({"Host": "localhost"}, "127.0.0.1"), "manage")
+    assert access.status == 401
+    assert "--scopes manage" in access.message
+    assert "--no-keys" in access.message
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"bind": "0.0.0.0"}, {"is_alone": False}, {"is_under_hub": True}, {"has_password": True}],
+    ids=["other machines", "notebook server", "hub", "password"],
+)
+def test_no_keys_where_keys_are_needed_refuses(more: Any) -> None:
+    usual = {"bind": "127.0.0.1", "is_alone": True, "is_under_hub": False, "has_keys": True, "no_keys": True}
+    with pytest.raises(ParameterError, match="--no-keys"):
+        policy_for(**{**usual, **more}, origins=ORIGINS)
+
+
 @pytest.mark.parametrize("bind", ["", "0.0.0.0", "::", "*", "192.0.2.1", "myhost"])
 def test_policy_for_other_machines_without_keys_refuses(bind: str) -> None:
     with pytest.raises(ParameterError, match="jupyter nbllm keys create"):

@@ -98,7 +98,10 @@ def test_no_option_at_all_starts_the_server(monkeypatch: pytest.MonkeyPatch) -> 
         pytest.param(["statsu"], "'statsu' is not a command; did you mean status?", id="misspelt"),
         pytest.param(["key", "list"], "'key' is not a command; did you mean keys?", id="nearly"),
         pytest.param(
-            ["xyz"], "'xyz' is not a command; the commands are keys, models, pull, status, doctor", id="unlike"
+            ["xyz"],
+            "'xyz' is not a command; "
+            "the commands are keys, models, list, show, pull, tune, create, cp, rm, status, doctor",
+            id="unlike",
         ),
         pytest.param(["--prot", "4891"], "--prot is not an option; did you mean --port?", id="option"),
         pytest.param(["--model-name=x"], "--model-name is not an option; did you mean --model?", id="with value"),

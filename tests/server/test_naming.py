@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from nbllm.config import Config
+from nbllm.core import Preset
 from nbllm.errors import ModelLoadError, ModelNotFoundError
 from nbllm.server import naming
 from nbllm.server.naming import ModelNames
 from nbllm.store.names import named_models
+from nbllm.store.presets import shelf
 from tests.store.gguf_writer import tiny_model, write
 
 
@@ -100,3 +102,71 @@ def test_list_looks_once_whatever_the_aliases(config: Config, num_scans: list[Co
         **{name: name for name in listed if name.startswith("smollm")},
     }
     assert len(num_scans) == 1
+
+
+# ---- presets
+
+
+@pytest.fixture
+def names(config: Config) -> ModelNames:
+    shelf.save(Preset(name="mario", base="plain", system="Be Mario."), config)
+    shelf.save(Preset(name="little", base="mario", context_length=64), config)
+    shelf.save(Preset(name="tag:7b", base="tagged:latest"), config)
+    return ModelNames(lambda: config, ("far",))
+
+
+@pytest.mark.parametrize("name", ["mario", "mario:latest", "MARIO"])
+@pytest.mark.parametrize("is_ollamas", [False, True], ids=["one spelling", "several"])
+def test_preset_is_its_bases_file_with_what_it_says(names: ModelNames, name: str, is_ollamas: bool) -> None:
+    bare = name.removesuffix(":latest")
+    target = names.target(name, also=(bare, f"{bare}:latest") if is_ollamas else ())
+    plain = names.target("plain")
+    assert (target.name, target.base, target.path, target.stamp) == ("mario", "plain", plain.path, plain.stamp)
+    assert target.preset is not None
+    assert target.preset.system == "Be Mario."
+    assert target.modified_s >= plain.modified_s > 0
+    assert (plain.base, plain.preset) == ("plain", None)
+
+
+def test_preset_of_a_preset_has_all_of_both(names: ModelNames) -> None:
+    preset = names.target("little").preset
+    assert preset is not None
+    assert (preset.system, preset.context_length) == ("Be Mario.", 64)
+
+
+def test_preset_goes_before_the_name_that_means_any_model(config: Config, names: ModelNames) -> None:
+    catching = ModelNames(lambda: replace(config, aliases={"*": "both"}), ())
+    assert catching.target("mario").name == "mario"
+    assert catching.target("luigi").name == "both"
+
+
+def test_list_has_presets_and_looks_once(names: ModelNames, num_scans: list[Config]) -> None:
+    listed = names.listed()
+    assert {"mario", "little", "tag:7b"} <= set(listed)
+    assert listed["tag:7b"].base == "tagged:latest"
+    assert len(num_scans) == 1
+
+
+def test_preset_of_what_has_gone_is_not_listed_and_says_no_folder(config: Config, names: ModelNames) -> None:
+    (config.models_dir / "plain.gguf").unlink()
+    assert not {"mario", "little"} & set(names.listed())
+    with pytest.raises(
+        ModelNotFoundError, match="'mario' is made from a model or an adapter that is not there"
+    ) as error:
+        names.target("mario")
+    assert str(config.models_dir) not in str(error.value)
+
+
+def test_damaged_preset_says_so_without_its_folder(config: Config, names: ModelNames) -> None:
+    write(config.models_dir / ".presets" / "odd.toml", b"base = [")
+    assert "odd" not in names.listed()
+    with pytest.raises(ModelLoadError, match="'odd' cannot be loaded") as error:
+        names.target("odd")
+    assert str(config.models_dir) not in str(error.value)
+
+
+def test_preset_of_an_alias_of_the_settings(config: Config, names: ModelNames) -> None:
+    shelf.save(Preset(name="lent", base="mine"), config)
+    assert names.target("lent").base == "plain"
+    changed = ModelNames(lambda: replace(config, aliases={"mine": "both"}), ())
+    assert changed.target("lent").base == "both"

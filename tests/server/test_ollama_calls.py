@@ -14,6 +14,7 @@ from nbllm.errors import InvalidRequestError, ParameterError, UnsupportedError
 from nbllm.server.ollama.calls import Call, parse_chat, parse_generate
 from nbllm.server.ollama.options import UNLIMITED, Room
 from nbllm.server.ollama.vectors import VectorCall, parse_embed, parse_embeddings
+from nbllm.wire.openai.lora import Switch
 
 _TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 
@@ -230,9 +231,30 @@ def test_go_template_is_recognised(template: str) -> None:
 
 
 @pytest.mark.parametrize("template", ["{% for m in messages %}{{ m }}{% endfor %}", "{{ messages[0].content }}", "x"])
-def test_other_template_is_refused(template: str) -> None:
-    with pytest.raises(UnsupportedError, match="template: a request brings none of its own"):
-        _generate(template=template)
+def test_other_template_takes_the_place_of_the_models(template: str) -> None:
+    call = _generate(template=template)
+    assert call.request is not None
+    assert (call.request.template, call.notes) == (template, ())
+
+
+def test_adapters_are_chosen_by_number() -> None:
+    lora = [{"id": 1, "scale": 0.5}, {"id": 0}]
+    for call in (_generate(lora=lora), _chat(lora=lora)):
+        assert call.lora == (Switch(1, 0.5), Switch(0, None))
+    assert _generate().lora is None
+
+
+@pytest.mark.parametrize(
+    ("given", "assumed"),
+    [
+        pytest.param({}, True, id="nothing"),
+        pytest.param({"max_tokens": 5}, False, id="top level"),
+        pytest.param({"options": {"num_predict": -1}}, False, id="no limit"),
+        pytest.param({"options": {"seed": 1}}, True, id="another option"),
+    ],
+)
+def test_limit_that_nobody_has_asked_for_is_marked(given: dict[str, Any], assumed: bool) -> None:
+    assert _generate(**given).assumed == (("max_tokens",) if assumed else ())
 
 
 @pytest.mark.parametrize(

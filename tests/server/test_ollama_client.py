@@ -15,7 +15,9 @@ import pytest
 
 from nbllm.core import Chunk, ToolCallDelta
 from nbllm.testing import toy_engine
-from tests.server.serving import TOY, Client, Site, real_server
+from tests.server.serving import TOY, Site, real_server
+from tests.store.gguf_writer import tiny_model, write
+from tests.store.hub import serving, use
 
 _HI = [{"role": "user", "content": "Hi"}]
 _FEW: Any = {"temperature": 0, "num_predict": 8}
@@ -137,7 +139,7 @@ def test_key_as_anybodys_password(site: Site) -> None:
         assert client.list().models
 
 
-def test_the_asynchronous_client(site: Site) -> None:
+def test_the_asynchronous_client(site: Site, tmp_path: Path) -> None:
     site.cast.engines.append(toy_engine())
 
     async def asked() -> None:
@@ -154,26 +156,78 @@ def test_the_asynchronous_client(site: Site) -> None:
         assert len((await client.embed(TOY, ["a", "b"])).embeddings) == 2
         assert (await client.embeddings(TOY, "a")).embedding
         assert (await client.ps()).models
+        digest = await client.create_blob(write(tmp_path / "model.gguf", tiny_model()))
+        assert (await client.create("mine", files={"model.gguf": digest})).status == "success"
+        created = [part.status async for part in await client.create("mario", stream=True, **_MARIO)]
+        assert created[-1] == "success"
+        assert (await client.copy("mario", "luigi")).status == "success"
+        assert (await client.pull("gpt-4")).status == "success"
+        pulled = [part.status async for part in await client.pull("gpt-4", stream=True)]
+        assert pulled[-1] == "success"
+        for name in ("mine", "mario", "luigi"):
+            assert (await client.delete(name)).status == "success"
         await client._client.aclose()
 
     asyncio.run(asked())
 
 
-# ---- the real model, the command, and the document
+# ---- the models themselves
+
+
+_MARIO: Any = {"from_": TOY, "system": "Be Mario.", "parameters": {"temperature": 0.5}, "license": "MIT"}
+
+
+def test_create_copy_and_delete(client: ollama.Client) -> None:
+    statuses = [part.status for part in client.create("mario", stream=True, **_MARIO)]
+    assert statuses[-1] == "success"
+    assert client.create("mario", messages=[{"role": "user", "content": "Who?"}], **_MARIO).status == "success"
+    shown = client.show("mario")
+    assert shown.license == "MIT"
+    assert "temperature" in (shown.parameters or "")
+    assert client.copy("mario", "luigi").status == "success"
+    assert {"mario:latest", "luigi:latest"} <= {model.model for model in client.list().models}
+    assert client.chat("luigi", _HI, options=_FEW).message.content
+    assert [client.delete(name).status for name in ("mario", "luigi")] == ["success"] * 2
+    with pytest.raises(ollama.ResponseError) as failure:
+        client.delete("mario")
+    assert failure.value.status_code == 404
+
+
+def test_create_from_a_blob(client: ollama.Client, tmp_path: Path) -> None:
+    digest = client.create_blob(write(tmp_path / "model.gguf", tiny_model()))
+    assert client.create("mine", files={"model.gguf": digest}).status == "success"
+    assert client.generate("mine", "Hi", options=_FEW).response
+    client.delete("mine")
+
+
+def test_pull(client: ollama.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as hub:
+        use(hub, monkeypatch)
+        hub.files["org/repo"] = {"m.Q4_0.gguf": tiny_model()}
+        parts = list(client.pull("hf:org/repo", stream=True))
+        assert (parts[0].status, parts[-1].status) == ("pulling manifest", "success")
+        assert max(part.completed or 0 for part in parts) == len(tiny_model())
+        assert client.pull("hf:org/repo").status == "success"
+        for stream in (False, True):
+            with pytest.raises(ollama.ResponseError):
+                list(client.pull("hf:org/other", stream=stream))
+
+
+# ---- the real model, and the command
 
 
 _ALIASES = '[aliases]\nllama2 = "smollm2"\nmistral = "smollm2"\n'
 
 
 @pytest.mark.model
-def test_the_documents_requests_and_the_client(tmp_path: Path, smollm2_path: Path) -> None:
-    """As printed, without a key and without a content type; only the length of answers is held short."""
+def test_the_whole_surface_against_the_command(tmp_path: Path, smollm2_path: Path) -> None:
     (tmp_path / "config.toml").write_text("context_length = 512\n" + _ALIASES)
-    with real_server(tmp_path, environment={"NBLLM_CONFIG": str(tmp_path / "config.toml")}) as server:
-        _documents_requests(server)
+    named = {"NBLLM_CONFIG": str(tmp_path / "config.toml"), "NBLLM_REGISTRY": "none"}
+    with real_server(tmp_path, "--no-keys", environment=named) as server:
         client = ollama.Client(host=server.url)
         with closing(client._client):
             _whole_surface(client)
+            _managed(client, smollm2_path)
 
 
 def _whole_surface(client: ollama.Client) -> None:
@@ -196,31 +250,25 @@ def _whole_surface(client: ollama.Client) -> None:
     assert failure.value.status_code == 404
 
 
-def _documents_requests(server: Client) -> None:
-    curl = {"Content-Type": "application/x-www-form-urlencoded"}
-    for model in server.get("api/tags").json()["models"]:
-        assert {"name", "modified_at", "size"} <= set(model)
-    asked = {"model": "llama2", "prompt": "为什么天空是蓝色的", "temperature": 0.7, "max_tokens": 10, "stream": False}
-    answer = server.post("api/generate", asked, headers=curl, timeout_s=60)
-    assert answer.status == 200
-    assert answer.json()["response"]
-    assert (answer.json()["done"], answer.json()["eval_count"] <= 10) == (True, True)
-    assert answer.json()["created_at"].endswith("Z")
-    chat = {
-        "model": "llama2",
-        "messages": [
-            {"role": "user", "content": "你好"},
-            {"role": "assistant", "content": "你好"},
-            {"role": "user", "content": "写一首诗"},
-        ],
-        "stream": True,
-        "max_tokens": 10,
-    }
-    lines = [json.loads(line) for line in server.post("api/chat", chat, headers=curl, timeout_s=60).body.splitlines()]
-    assert lines[0]["message"]["role"] == "assistant"
-    assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
-    vector = server.post("api/embeddings", {"model": "llama2", "prompt": "天空"}, headers=curl).json()["embedding"]
-    assert len(vector) > 100
-    assert all(isinstance(number, float) for number in vector)
-    stranger = server.post("api/generate", {"model": "nope", "prompt": "x"}, headers=curl)
-    assert (stranger.status, set(stranger.json())) == (404, {"error"})
+def _managed(client: ollama.Client, weights: Path) -> None:
+    """Without a key, as `--no-keys` was typed."""
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+    few: Any = {"temperature": 0, "num_predict": 8}
+    made = client.create("mario", from_="smollm2", system="You are Mario.", template=template, parameters=few)
+    assert made.status == "success"
+    answer = client.chat("mario", [{"role": "user", "content": "Who are you?"}])
+    assert 0 < (answer.eval_count or 0) <= 8
+    plain = client.chat("smollm2", [{"role": "user", "content": "Who are you?"}], options=few)
+    assert answer.prompt_eval_count != plain.prompt_eval_count
+    client.copy("mario", "luigi")
+    assert client.chat("luigi", [{"role": "user", "content": "Who are you?"}]).message == answer.message
+    assert [model.model for model in client.ps().models] == ["smollm2:latest"]  # one engine for all of them
+    with pytest.raises(ollama.ResponseError) as failure:
+        client.delete("smollm2")
+    assert failure.value.status_code == 403
+    assert weights.exists()
+    with pytest.raises(ollama.ResponseError) as failure:
+        client.pull("nobody/has:this")
+    assert failure.value.status_code in (404, 503)
+    for name in ("mario", "luigi"):
+        client.delete(name)

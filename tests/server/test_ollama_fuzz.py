@@ -79,6 +79,11 @@ _FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "stop": _ANYTHING,
     "verbose": st.booleans(),
     "name": _TEXTS,
+    "lora": st.one_of(
+        st.just([]),
+        st.just([]),
+        st.lists(st.fixed_dictionaries({"id": _NUMBERS}, optional={"scale": _NUMBERS, "path": _TEXTS}), max_size=2),
+    ),
 }
 _USUAL = {
     "generate": ("prompt",),

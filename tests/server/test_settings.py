@@ -20,6 +20,7 @@ GIVEN: dict[str, Any] = {
     "model_aliases": {"gpt-4": "smollm2"},
     "endpoints": {"far": {"base_url": "http://127.0.0.1:9/v1"}},
     "models_dir": "/models",
+    "registry": "none",
     "runtime_dir": "/run/nbllm",
     "context_length": 512,
     "max_sequences": 3,

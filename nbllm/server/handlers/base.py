@@ -54,13 +54,14 @@ class OpenAIHandler(Entrance):
 
     # ---- what it gets
 
-    def data_received(self, chunk: bytes) -> None:
-        if len(self._received) <= self.service.limits.max_body_bytes:
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        if len(self._received) <= self.max_body_bytes:
             self._received += chunk  # what comes beyond is read and dropped: to raise here would drop the connection
+        return None
 
     def body(self) -> bytes:
         """Raises ApiError when it is too large."""
-        if len(self._received) > self.service.limits.max_body_bytes:
+        if len(self._received) > self.max_body_bytes:
             raise self.too_large()
         return bytes(self._received)
 

@@ -34,11 +34,13 @@ class Framing:
     Attributes:
         ping: what says nothing; b"" where the format has no such thing.
         error: the last words of a stream that failed after its headers were sent.
+        has_tokens: whether what is written is an answer, whose beginning is timed.
     """
 
     content_type: str
     ping: bytes
     error: Callable[[ApiError], bytes]
+    has_tokens: bool = True
 
 
 EVENTS = Framing("text/event-stream; charset=utf-8", sse.PING, _error_event)
@@ -51,7 +53,7 @@ class Delivery:
     def __init__(self, handler: OpenAIHandler, framing: Framing = EVENTS) -> None:
         self._handler, self._framing = handler, framing
         self._limits = handler.service.limits
-        self._has_begun = self._has_tokens = False
+        self._has_begun, self._has_tokens = False, not framing.has_tokens
 
     async def send(self, pieces: AsyncGenerator[bytes]) -> None:
         """Write the pieces as they come.

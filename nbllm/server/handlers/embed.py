@@ -9,6 +9,7 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from nbllm.core import EmbedRequest
 from nbllm.errors import ParameterError
 from nbllm.server.handlers.base import OpenAIHandler, gathered, priority
+from nbllm.server.tailoring import tailored
 from nbllm.wire.openai.embeddings import EmbedCall, embeddings_body, parse_embeddings
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class EmbeddingsHandler(OpenAIHandler):
         target = await self.target_of(call.model, user=call.user, unknown=call.unknown)
         texts = call.inputs if call.inputs is not None else await self._texts(call, target)
         request = EmbedRequest(texts=texts, timeout_s=call.timeout_s, priority=priority(len(texts)))
+        request = tailored(target, request, call.lora)
         flight = await self.service.router.open(target, request, self.wish(call.keep_alive))
         vectors, prompt_tokens = await gathered(flight, len(texts))
         body = embeddings_body(target.name, vectors, prompt_tokens, in_base64=call.base64, dimensions=call.dimensions)

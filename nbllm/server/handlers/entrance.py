@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Collection
 from functools import partial
 from http.client import responses
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,6 @@ from nbllm.server.scopes import Scope
 if TYPE_CHECKING:
     from nbllm.server.service import Service
 
-_JSON_TYPES = ("", "application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
 _CODES = {405: "method_not_allowed"}  # of what Tornado refuses by itself
 _SMALL_BYTES = 2**16
 
@@ -41,10 +41,16 @@ class Entrance(APIHandler):
     Attributes:
         scope: what a key needs for this route; None is open to everybody.
         challenge: the ways to send a key that a 401 names.
+        kinds: what a body may be said to be; None is anything.
+        is_refused: whatever the body is, it will not be used.
     """
 
     scope: Scope | None = "models"
     challenge = "Bearer"
+    kinds: Collection[str] | None = (
+        *("", "application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"),
+    )
+    is_refused = False
     _is_by_cookie = False
     _is_closing = False
 
@@ -73,6 +79,7 @@ class Entrance(APIHandler):
     def _refuse_after_the_body(self, refusal: ApiError) -> None:
         """To answer before the body has come closes the connection, which a client may take for a failure of the
         network; so that is for large bodies only. Raises `refusal` for these."""
+        self.is_refused = True
         length = self.request.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.request.headers or not length.isdecimal() or int(length) > _SMALL_BYTES:
             self._is_closing = True
@@ -140,19 +147,24 @@ class Entrance(APIHandler):
         if self.request.method in ("GET", "HEAD"):
             return
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind not in _JSON_TYPES:
+        if self.kinds is not None and kind not in self.kinds:
             raise ApiError(
                 415, f"The body is said to be {kind[:80]!r}; send it as application/json", code="unsupported_media_type"
             )
         if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise ApiError(415, "Send the body without a Content-Encoding", code="unsupported_media_type")
         length = self.request.headers.get("Content-Length", "0")
-        if length.isdecimal() and int(length) > self.service.limits.max_body_bytes:
+        if length.isdecimal() and int(length) > self.max_body_bytes:
             raise self.too_large()
 
+    @property
+    def max_body_bytes(self) -> int:
+        return self.service.limits.max_body_bytes
+
     def too_large(self) -> ApiError:
-        most = self.service.limits.max_body_bytes
-        return ApiError(413, f"The body is larger than {most:,} bytes, the most that is taken", code="body_too_large")
+        return ApiError(
+            413, f"The body is larger than {self.max_body_bytes:,} bytes, the most that is taken", code="body_too_large"
+        )
 
     # ---- pages of other origins
 

@@ -15,6 +15,7 @@ from nbllm.core import Chunk
 from nbllm.server.flight import Flight
 from nbllm.server.handlers.base import OpenAIHandler, priority
 from nbllm.server.handlers.delivery import Delivery
+from nbllm.server.tailoring import tailored
 from nbllm.wire.openai.chat import ChatCall, parse_chat
 from nbllm.wire.openai.chat_answer import ChatAnswer, ChatStream
 from nbllm.wire.openai.completion_answer import CompletionAnswer, CompletionStream
@@ -42,6 +43,7 @@ class ChatHandler(OpenAIHandler):
 
     async def _answer(self, call: ChatCall) -> None:
         target = await self.target_of(call.model, user=call.user, unknown=call.unknown)
+        call = replace(call, request=tailored(target, call.request, call.lora, assumed=call.assumed))
         head = Head(chat_id(), int(time.time()), target.name, self.service.fingerprint)
         opening = self.service.router.open(target, call.request, self.wish(call.keep_alive))
         if call.stream:
@@ -81,6 +83,8 @@ class CompletionHandler(OpenAIHandler):
 
     async def _answer(self, call: CompletionCall) -> None:
         target = await self.target_of(call.model, user=call.user, unknown=call.unknown)
+        made = (tailored(target, request, call.lora, assumed=call.assumed) for request in call.requests)
+        call = replace(call, requests=tuple(made))
         wish = self.wish(call.keep_alive)
         texts = await self._prompt_texts(call, target, wish) if call.needs_prompt_texts else None
         head = Head(completion_id(), int(time.time()), target.name, self.service.fingerprint)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import allow_unauthenticated
 
-from nbllm.core import EmbedRequest
+from nbllm.core import EmbedRequest, GenerateRequest
 from nbllm.errors import ContextOverflowError, ModelNotFoundError, NbllmError, ParameterError, UnsupportedError
 from nbllm.server.apierror import ApiError
 from nbllm.server.handlers.base import OpenAIHandler, gathered, priority
@@ -22,6 +22,7 @@ from nbllm.server.ollama.capabilities import require_thinking
 from nbllm.server.ollama.fitting import Fitted, fitted, fitted_texts
 from nbllm.server.ollama.thinking import filter_for
 from nbllm.server.ollama.vectors import VectorCall, parse_embed, parse_embeddings
+from nbllm.server.tailoring import tailored
 from nbllm.wire.ollama import answers
 from nbllm.wire.ollama.answers import Answer
 from nbllm.wire.ollama.listing import tagged, untagged
@@ -75,10 +76,11 @@ class _AnswerHandler(OllamaHandler):
         for note in call.notes:
             self.log.info("nbllm: %s: %s", target.name, note)
         if call.think and target.path is not None:
-            await require_thinking(target.path, call.model)
+            await require_thinking(target, call.model)
         if call.request is None:
             await self._hold(call, target)
             return
+        call = replace(call, request=_tailored(target, call, call.request))
         answer = Answer(call.form, call.model, shows_thinking=call.think is not False)
         with self.counting(answer.usage):
             await self._say(call, target, answer)
@@ -86,7 +88,7 @@ class _AnswerHandler(OllamaHandler):
     async def _hold(self, call: Call, target: Target) -> None:
         """Load the model, or unload it; another server's is not ours to load."""
         if call.unloads:
-            await self.service.router.supervisor.unload(target.name)
+            await self.service.router.supervisor.unload(target.base)
         elif target.path is not None:
             await self.service.router.ask(target, self._wish(call.keep_alive, call.room), lambda engine: engine.info)
         self.finish(answers.held_body(call.form, call.model, time.time(), "unload" if call.unloads else "load"))
@@ -134,6 +136,10 @@ class _AnswerHandler(OllamaHandler):
         return answer.last(time.time(), total_s=monotonic() - self.started, load_s=self._load_s)
 
 
+def _tailored(target: Target, call: Call, request: GenerateRequest) -> GenerateRequest:
+    return tailored(target, request, call.lora, assumed=call.assumed, goes_on=bool(call.context))
+
+
 class OllamaGenerateHandler(_AnswerHandler):
     """One prompt, in the model's template unless it is raw."""
 
@@ -171,7 +177,8 @@ class _VectorHandler(OllamaHandler):
         raise NotImplementedError
 
     async def _vectors(self, call: VectorCall, target: Target, wish: Wish) -> tuple[list[Any], int]:
-        request = EmbedRequest(texts=call.texts, priority=priority(len(call.texts)), unit=call.unit)
+        asked = EmbedRequest(texts=call.texts, priority=priority(len(call.texts)), unit=call.unit)
+        request = tailored(target, asked, call.lora)
         begun = monotonic()
         try:
             flight = await self.service.router.open(target, request, wish)

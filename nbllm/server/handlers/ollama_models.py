@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from contextlib import suppress
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ from nbllm._version import __version__
 from nbllm.server.apierror import ApiError
 from nbllm.server.handlers.ollama import OllamaHandler
 from nbllm.server.ollama.capabilities import capabilities, metadata
+from nbllm.server.ollama.showing import file_digest, preset_digest, told_of
 from nbllm.server.wording import for_clients
 from nbllm.wire.decoding import unknown_keys
 from nbllm.wire.ollama.listing import Listed, ps_entry, show_body, tags_entry
@@ -56,7 +55,7 @@ class OllamaPsHandler(OllamaHandler):
 
     def _entry(self, state: RunnerState) -> dict[str, Any]:
         info = self.service.router.names.info(state.path)
-        model = Listed(name=state.name, digest=_digest(state.path), modified_s=0, info=info)
+        model = Listed(name=state.name, digest=file_digest(state.path), modified_s=0, info=info)
         return ps_entry(model, state.info, time.time() + self._left_s(state))
 
     def _left_s(self, state: RunnerState) -> float:
@@ -81,8 +80,8 @@ class OllamaShowHandler(OllamaHandler):
             self.finish(show_body(model, {}, ["completion"]))
             return
         with for_clients(target):
-            values = await metadata(target.path)
-        self.finish(show_body(model, values, capabilities(values)))
+            values = await metadata(target)
+        self.finish(show_body(model, values, capabilities(values), told_of(target)))
 
 
 class OllamaVersionHandler(OllamaHandler):
@@ -125,13 +124,7 @@ def listed(handler: OllamaHandler, name: str, target: Target) -> Listed:
         digest = hashlib.sha256(target.name.encode("utf-8", "surrogatepass")).hexdigest()
         return Listed(name=name, digest=digest, modified_s=0, info=None)
     info = handler.service.router.names.info(target.path)
-    return Listed(name=name, digest=_digest(target.path), modified_s=target.modified_s, info=info)
-
-
-def _digest(path: Path) -> str:
-    """Another one for every other file, and for every change of one. To hash what is in it would take minutes."""
-    stamp: tuple[int, ...] = ()
-    with suppress(OSError):
-        status = path.stat()
-        stamp = status.st_size, status.st_mtime_ns
-    return hashlib.sha256(f"{path} {stamp}".encode("utf-8", "surrogateescape")).hexdigest()
+    digest, parent = file_digest(target.path), ""
+    if target.preset is not None:
+        digest, parent = preset_digest(target.preset, digest), target.base
+    return Listed(name=name, digest=digest, modified_s=target.modified_s, info=info, parent=parent)

@@ -10,6 +10,13 @@ from nbllm.server.handlers.ollama import (
     OllamaEmbedHandler,
     OllamaGenerateHandler,
 )
+from nbllm.server.handlers.ollama_blobs import OllamaBlobHandler
+from nbllm.server.handlers.ollama_manage import (
+    OllamaCopyHandler,
+    OllamaCreateHandler,
+    OllamaDeleteHandler,
+    OllamaPullHandler,
+)
 from nbllm.server.handlers.ollama_models import (
     OllamaPsHandler,
     OllamaRootHandler,
@@ -29,6 +36,10 @@ HANDLERS: dict[str, type[Any]] = {
     "chat": OllamaChatHandler,
     "embed": OllamaEmbedHandler,
     "embeddings": OllamaEmbeddingsHandler,
+    "pull": OllamaPullHandler,
+    "create": OllamaCreateHandler,
+    "copy": OllamaCopyHandler,
+    "delete": OllamaDeleteHandler,
 }
 
 
@@ -37,6 +48,7 @@ def ollama_routes(*, is_alone: bool) -> list[tuple[str, type[Any]]]:
     routes: list[tuple[str, type[Any]]] = []
     for prefix in (PREFIX, "") if is_alone else (PREFIX,):
         routes += [(f"{prefix}/api/{name}/?", handler) for name, handler in HANDLERS.items()]
+        routes.append((f"{prefix}/api/blobs/([^/]+)/?", OllamaBlobHandler))
         routes.append((f"{prefix}/api(?:/.*)?", OllamaUnknownPathHandler))
     routes += [(f"{PREFIX}/?", OllamaRootHandler), (f"{PREFIX}/.*", OllamaUnknownPathHandler)]
     return routes

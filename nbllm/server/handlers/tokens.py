@@ -5,6 +5,7 @@ from __future__ import annotations
 from jupyter_server.auth.decorator import allow_unauthenticated
 
 from nbllm.server.handlers.base import OpenAIHandler
+from nbllm.server.tailoring import tailored
 from nbllm.wire.openai import tokens
 from nbllm.wire.openai.chat import ChatCall
 
@@ -56,5 +57,6 @@ class InputTokensHandler(OpenAIHandler):
     async def _answer(self, call: ChatCall) -> None:
         target = await self.target_of(call.model, user=call.user, unknown=call.unknown)
         wish = self.wish(call.keep_alive)
-        prompt = await self.service.router.ask(target, wish, lambda engine: engine.render(call.request))
+        request = tailored(target, call.request, call.lora, assumed=call.assumed)
+        prompt = await self.service.router.ask(target, wish, lambda engine: engine.render(request))
         self.finish(tokens.input_tokens_body(len(prompt.tokens)))

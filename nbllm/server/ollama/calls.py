@@ -7,24 +7,24 @@ language, for which the model's own template is used; that is logged.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from nbllm.core import Constraint, GenerateRequest, Message
-from nbllm.errors import InvalidRequestError, ParameterError, UnsupportedError
+from nbllm.errors import InvalidRequestError, ParameterError
 from nbllm.server.ollama.messages import chat_messages, check_images
-from nbllm.server.ollama.options import Room, room, sampling, unknown_options
+from nbllm.server.ollama.options import Room, assumed, room, sampling, unknown_options
+from nbllm.store.presets.templates import split
 from nbllm.wire.decoding import MAX_UNKNOWN, json_text, unknown_keys
 from nbllm.wire.ollama.answers import Form
 from nbllm.wire.ollama.shapes import AnswerBody, ChatBody, ChatMessage, GenerateBody, model_of, parsed
+from nbllm.wire.openai.lora import Switch, switches
 from nbllm.wire.openai.messages import unknown_message_keys
 from nbllm.wire.openai.prompts import token_ids
 from nbllm.wire.openai.sampling import keep_alive_s
 from nbllm.wire.openai.tools import tools
 
 _LEVELS = ("low", "medium", "high", "max")
-_GO = re.compile(r"\{\{-?\s*(?:[.$]|(?:if|range|with|else|end|block|template|define|slice|len|eq|and|or|not|json)\b)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,8 @@ class Call:
         keep_alive: seconds that the model stays loaded afterwards; below 0 is forever, None the server's own.
         unknown: keys that mean nothing here, fit for the log.
         notes: what else the log should say.
+        lora: which of the model's adapters to compute with; None is as the model is.
+        assumed: the names in the request's sampling whose values the client left to Ollama's API.
     """
 
     form: Form
@@ -53,6 +55,8 @@ class Call:
     keep_alive: float | None = None
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    lora: tuple[Switch, ...] | None = None
+    assumed: tuple[str, ...] = ()
 
     @property
     def unloads(self) -> bool:
@@ -72,13 +76,14 @@ def parse_generate(data: bytes) -> Call:
     if body.raw and (body.template or body.system or body.context):
         raise InvalidRequestError("raw mode does not support template, system, or context: leave them out")
     is_bare = bool(body.raw or body.suffix)
+    template, notes = _template(body.template)
     return Call(
         form="generate",
         model=model,
-        request=_generation(body),
+        request=_generation(body, template),
         gives_context=not is_bare,
         context=token_ids(body.context or (), "context"),
-        notes=_about_template(body.template),
+        notes=notes,
         unknown=unknown_keys(raw, GenerateBody) + unknown_options(body.options),
         **_common(body),
     )
@@ -97,7 +102,7 @@ def parse_chat(data: bytes) -> Call:
     )
 
 
-def _generation(body: GenerateBody) -> GenerateRequest | None:
+def _generation(body: GenerateBody, template: str | None) -> GenerateRequest | None:
     shared = _shared(body)
     if body.suffix:
         if body.system or body.context or body.template:
@@ -109,7 +114,10 @@ def _generation(body: GenerateBody) -> GenerateRequest | None:
         return GenerateRequest(text=body.prompt, parse_special=True, **shared)
     system = (Message("system", body.system),) if body.system else ()
     return GenerateRequest(
-        messages=(*system, Message("user", body.prompt)), template_options=_template_options(body.think), **shared
+        messages=(*system, Message("user", body.prompt)),
+        template=template,
+        template_options=_template_options(body.think),
+        **shared,
     )
 
 
@@ -135,6 +143,8 @@ def _common(body: AnswerBody) -> dict[str, Any]:
         "room": room(body.options, body.truncate),
         "think": None if body.think is None else body.think is not False,
         "keep_alive": keep_alive_s(body.keep_alive),
+        "lora": switches(body.lora),
+        "assumed": assumed(body),
     }
 
 
@@ -162,12 +172,10 @@ def _template_options(think: bool | str | None) -> dict[str, Any]:
     return {"enable_thinking": True, "reasoning_effort": think}
 
 
-def _about_template(template: str | None) -> tuple[str, ...]:
-    if not template:
-        return ()
-    if not _GO.search(template):
-        raise UnsupportedError(
-            "template: a request brings none of its own; leave it out for the model's, or send raw: true with the "
-            "whole prompt"
-        )
-    return ("a template in Go's language came with the request; the model's own is used",)
+def _template(text: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """The request's own in Jinja, and what to log of one in Go's language."""
+    if not text:
+        return None, ()
+    jinja, go = split(text)
+    note = "a template in Go's language came with the request; the model's own is used"
+    return jinja, () if go is None else (note,)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from nbllm.chat.reasoning import THINK_TAGS
 from nbllm.errors import UnsupportedError
 from nbllm.store.gguf import read_metadata
+
+if TYPE_CHECKING:
+    from nbllm.server.naming import Target
 
 _TEMPLATE = "tokenizer.chat_template"
 _FAMILY = "general.architecture"
@@ -17,14 +19,17 @@ _INFILL = ("tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id")
 _THINKING = ("enable_thinking", "reasoning_effort", *(tags.close for tags in THINK_TAGS))
 
 
-async def metadata(path: Path) -> Mapping[str, Any]:
-    return (await asyncio.to_thread(read_metadata, path)).values
+async def metadata(target: Target, *, wanted: Collection[str] | None = None) -> Mapping[str, Any]:
+    """Of the file; a preset's template is in the place of the file's own."""
+    assert target.path is not None, "another server's model has no file here"
+    values = (await asyncio.to_thread(read_metadata, target.path, wanted=wanted)).values
+    own = None if target.preset is None else target.preset.template
+    return values if own is None else {**values, _TEMPLATE: own}
 
 
-async def require_thinking(path: Path, name: str) -> None:
+async def require_thinking(target: Target, name: str) -> None:
     """Raises UnsupportedError when nothing in the model's template is about thinking."""
-    header = await asyncio.to_thread(read_metadata, path, wanted=(_TEMPLATE,))
-    if not _thinks(header.values):
+    if not _thinks(await metadata(target, wanted=(_TEMPLATE,))):
         raise UnsupportedError(f'"{name[:200]}" does not support thinking: leave think out')
 
 

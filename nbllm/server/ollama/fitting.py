@@ -91,7 +91,8 @@ def _end_of_last(mark: tuple[int, ...], tokens: tuple[int, ...]) -> int:
 
 
 def _of_tokens(request: GenerateRequest, tokens: tuple[int, ...]) -> GenerateRequest:
-    return replace(request, messages=None, text=None, tokens=tokens, template_options={}, parse_special=False)
+    plain = replace(request, messages=None, text=None, tokens=tokens, template=None)
+    return replace(plain, template_options={}, parse_special=False)
 
 
 def _limited(made: Fitted, limit: int) -> Fitted:

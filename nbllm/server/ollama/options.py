@@ -69,6 +69,12 @@ def sampling(body: AnswerBody) -> SamplingParams:
         return SamplingParams(**{"max_tokens": UNLIMITED, **known, **likelihoods})
 
 
+def assumed(body: AnswerBody) -> tuple[str, ...]:
+    """The parameters of `sampling` that have a value though `body` says nothing of them."""
+    is_said = body.max_tokens is not None or (body.options or {}).get("num_predict") is not None
+    return () if is_said else ("max_tokens",)
+
+
 def room(options: Mapping[str, Any] | None, truncates: bool | None) -> Room:
     """Raises ParameterError for sizes that are none."""
     given = options or {}

@@ -9,6 +9,7 @@ from nbllm.server.ollama.options import Room, room, unknown_options
 from nbllm.wire.decoding import unknown_keys
 from nbllm.wire.ollama.shapes import EmbedBody, EmbeddingsBody, model_of, parsed
 from nbllm.wire.openai.embeddings import DIMENSIONS
+from nbllm.wire.openai.lora import Switch, switches
 from nbllm.wire.openai.sampling import keep_alive_s
 
 _MOST_TEXTS = 2048
@@ -21,6 +22,7 @@ class VectorCall:
     Attributes:
         texts: none at all loads the model.
         unit: whether the vectors have the length 1.
+        lora: which of the model's adapters to compute with; None is as the model is.
     """
 
     model: str
@@ -30,6 +32,7 @@ class VectorCall:
     dimensions: int | None = None
     keep_alive: float | None = None
     unknown: tuple[str, ...] = ()
+    lora: tuple[Switch, ...] | None = None
 
 
 def parse_embed(data: bytes) -> VectorCall:
@@ -49,6 +52,7 @@ def parse_embed(data: bytes) -> VectorCall:
         dimensions=None if body.dimensions is None else int(DIMENSIONS.checked("dimensions", body.dimensions)),
         keep_alive=keep_alive_s(body.keep_alive),
         unknown=unknown_keys(raw, EmbedBody) + unknown_options(body.options),
+        lora=switches(body.lora),
     )
 
 
@@ -62,4 +66,5 @@ def parse_embeddings(data: bytes) -> VectorCall:
         room=room(body.options, None),
         keep_alive=keep_alive_s(body.keep_alive),
         unknown=unknown_keys(raw, EmbeddingsBody) + unknown_options(body.options),
+        lora=switches(body.lora),
     )
