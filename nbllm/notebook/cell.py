@@ -66,8 +66,8 @@ class Cell:
             return None
         from nbllm.notebook.stored import Stored
 
-        path = self._desk.models.path(self._asked.model)
-        self._stored = Stored.at(path, question.request)
+        models, name = self._desk.models, self._asked.model
+        self._stored = Stored.at(models.path(name), question.request, models.preset(name))
         found = self._stored.find()
         if found is None:
             return None
@@ -152,8 +152,8 @@ class Cell:
 
     def _noted(self, question: Ask, model: Model) -> dict[str, Any]:
         """What the footer and the metadata say beside the answer itself."""
-        request = question.request
-        system = next((turn.content for turn in question.messages[:1] if turn.role == "system"), None)
+        request = model.applied(question.request)
+        system = next((turn.content for turn in (request.messages or ())[:1] if turn.role == "system"), None)
         in_force = parameters(request.sampling, model.info.defaults, system, request.reproducible)
         return {"parameters": in_force, "context_length": model.info.context_length}
 

@@ -37,6 +37,9 @@ _ARGUMENTS = {
     "load": "models",
     "unload": "models",
     "attach": "models",
+    "show": "models",
+    "cp": "models",
+    "rm": "models",
     "share": "switch",
     "api": "key",
     "history": "conversations",
@@ -46,7 +49,7 @@ _ARGUMENTS = {
 }
 _FIXED: Mapping[str, Sequence[str]] = {"options": OPTIONS, "formats": FORMATS, "switch": SWITCH, "key": ("--key",)}
 _LINE = re.compile(r"\s*+(?:(?:[\w.,()\[\]'\" *]++=\s*+)?%|%%)(?P<magic>\w++)[ \t]+(?P<rest>.*)")
-_PROSE = re.compile(r"\s*%%(?:chat|compare)\b")
+_PROSE = re.compile(r"\s*%%(?:chat|compare|llm)\b")
 _WORDS = {"compare": "models"}
 """What besides options stands on the line of a magic."""
 _OPTION = re.compile(r"(-{1,2}[A-Za-z][\w-]*)[=\s]")
@@ -163,7 +166,7 @@ def _spot(context: CompletionContext, sources: Sources) -> _Spot | None:
 
 
 def _is_body(context: CompletionContext) -> bool:
-    """Whether the line is prose below `%%chat` or `%%compare`, or a cell magic that does not begin its cell."""
+    """Whether the line is text below `%%chat`, `%%compare` or `%%llm`, or a cell magic that begins no cell."""
     above = [line for line in context.full_text.split("\n")[: context.cursor_line] if line.strip()]
     return bool(above) and (bool(_PROSE.match(above[0])) or context.line_with_cursor.lstrip().startswith("%%"))
 

@@ -81,8 +81,10 @@ def _sources(magics: ChatMagics) -> completion.Sources:
 def _model_names() -> list[str]:
     from nbllm.config import load_config
     from nbllm.store.names import named_models
+    from nbllm.store.presets import shelf
 
-    return list(named_models(load_config()))
+    config = load_config()
+    return [*named_models(config), *shelf.presets(config)]
 
 
 def _template_names(desk: Desk) -> list[str]:

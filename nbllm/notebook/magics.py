@@ -126,9 +126,9 @@ class ChatMagics(Magics):
         return self._rewrite(line, cell, test_prompt(cell), check_nothing_lost)
 
     @no_var_expand
-    @line_magic
-    def llm(self, line: str) -> Any:
-        return self.manager.run(line)
+    @line_cell_magic
+    def llm(self, line: str, cell: str | None = None) -> Any:
+        return self.manager.run(line, cell)
 
     llm.__doc__ = MANUAL
 

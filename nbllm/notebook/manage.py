@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
 from nbllm.errors import EngineError
-from nbllm.notebook.flags import as_value
+from nbllm.notebook.command_words import expect
 from nbllm.notebook.history import counted
+from nbllm.notebook.manage_models import ModelCommands
 
 if TYPE_CHECKING:
     from nbllm.notebook.api import Api
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 MANUAL = """\
 %llm models                    the models of this machine, as a DataFrame
-%llm pull [NAME]               get a model from the Hugging Face hub, hf:org/repo:Q4_K_M; without a name, what fits here
+%llm pull [NAME]               get a model: smollm2:1.7b, hf:org/repo:Q4_K_M, a name of Ollama's; alone, what fits here
+%llm tune NAME                 measure what makes it fast here, and use that; --max-kl 0.05, --dry-run, --forget
+%llm create NAME [from=MODEL]  make a model of another, with options; or -f FILE, or %%llm create NAME above a Modelfile
+%llm cp SOURCE DESTINATION     give a model another name, to change what it is made with; its bytes are not copied
+%llm rm NAME                   remove a model or a preset from this machine, and say what that frees
 %llm load NAME [OPTION=VALUE]  load a model, as nbllm.load does: %llm load smollm2 context_length=4096
 %llm unload [NAME]             free its memory; without a name, that of every loaded model
 %llm attach [NAME]             use the copy that another process holds, or load it into one of its own; cells use it
@@ -36,7 +40,7 @@ MANUAL = """\
 %llm save FILE [NAME]          write a conversation as JSON lines of OpenAI's messages
 %llm open FILE [NAME]          read one, and go on with it
 %llm chat [NAME|ID]            a chat beside the code, in a conversation, or in a chat that an earlier kernel kept
-%llm show                      exactly what was sent last, with the tokens of each part
+%llm show [NAME]               exactly what was sent last, with the tokens of each part; a model's facts, or --modelfile
 %llm config                    the settings; %config NbLLM.cache = True changes one
 %llm templates                 the templates that -t finds"""
 
@@ -50,12 +54,17 @@ class Manager:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._models = ModelCommands(desk, self._say)
         self._commands: dict[str, Callable[[list[str]], Any]] = {
-            "models": self._models,
-            "pull": self._pull,
-            "load": self._load,
-            "unload": self._unload,
-            "attach": self._attach,
+            "models": self._models.models,
+            "pull": self._models.pull,
+            "tune": self._tune,
+            "create": self._models.create,
+            "cp": self._models.cp,
+            "rm": self._models.rm,
+            "load": self._models.load,
+            "unload": self._models.unload,
+            "attach": self._models.attach,
             "share": self._share,
             "api": self._api,
             "status": self._status,
@@ -74,8 +83,11 @@ class Manager:
     def commands(self) -> list[str]:
         return list(self._commands)
 
-    def run(self, line: str) -> Any:
+    def run(self, line: str, cell: str | None = None) -> Any:
         """Run one command line; an empty one shows the manual.
+
+        Args:
+            cell: what stands below the line, of which only `create` makes something.
 
         Raises:
             UsageError: there is no such command, or it takes other arguments.
@@ -92,52 +104,21 @@ class Manager:
             close = difflib.get_close_matches(name, self._commands, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(self._commands)}"
             raise UsageError(f"%llm has no command {name!r}: {hint}")
-        return command(words)
+        if cell is None:
+            return command(words)
+        if name != "create":
+            raise UsageError(
+                f"%%llm is for %%llm create NAME above a Modelfile; write %llm {name} on a line of its own"
+            )
+        return self._models.create(words, cell)
 
-    # ---- models
+    def _tune(self, words: list[str]) -> Any:
+        from nbllm.notebook.tuning import tune
 
-    def _models(self, words: list[str]) -> Any:
-        _expect("models", words, "", 0)
-        from nbllm.frames.listing import models
-
-        return models()
-
-    def _pull(self, words: list[str]) -> None:
-        _expect("pull", words, "[NAME]", 0, 1)
-        from nbllm.config import load_config
-        from nbllm.store.foreign import total_memory
-        from nbllm.store.pulling.typed import pull_typed, suggestions
-
-        config, memory = load_config(), total_memory()
-        if words:
-            self._say(pull_typed(words[0], config=config, memory_bytes=memory, file=sys.stdout))
-        else:
-            self._say(f"{suggestions(config, memory)}\n\nTo get one:  %llm pull NAME")
-
-    def _load(self, words: list[str]) -> None:
-        _expect("load", words, "NAME [OPTION=VALUE ...]", 1, 100)
-        options = dict(_option(word) for word in words[1:])
-        model = self._desk.models.load(words[0], **options)
-        self._say(model.info.summary)
-
-    def _unload(self, words: list[str]) -> None:
-        _expect("unload", words, "[NAME]", 0, 1)
-        models = [self._desk.models.loaded(words[0])] if words else self._desk.models.all_loaded()
-        closed = [model for model in models if model is not None]
-        for model in closed:
-            model.close()
-        self._say("\n".join(f"{model.name} was unloaded" for model in closed) or "no model is loaded")
-
-    def _attach(self, words: list[str]) -> None:
-        _expect("attach", words, "[NAME]", 0, 1)
-        name = words[0] if words else self._desk.settings.model
-        model = self._desk.models.load(name, engine="server")
-        if words:
-            self._desk.settings.model = name
-        self._say(f"{model.info.summary}\ncells use this one")
+        return tune(words, self._say)
 
     def _share(self, words: list[str]) -> None:
-        _expect("share", words, "[on|off]", 0, 1)
+        expect("share", words, "[on|off]", 0, 1)
         from nbllm.session import sharing
 
         if words:
@@ -167,7 +148,7 @@ class Manager:
         return api.Api(api.running_server(), model, key, text, self._say)
 
     def _status(self, words: list[str]) -> None:
-        _expect("status", words, "", 0)
+        expect("status", words, "", 0)
         lines = []
         for model in self._desk.models.all_loaded():
             lines += [model.info.summary, f"  {_activity(model)}"]
@@ -179,7 +160,7 @@ class Manager:
     # ---- conversations
 
     def _history(self, words: list[str]) -> None:
-        _expect("history", words, "[NAME] or --all", 0, 1)
+        expect("history", words, "[NAME] or --all", 0, 1)
         from nbllm.notebook import history
 
         if words == ["--all"]:
@@ -188,7 +169,7 @@ class Manager:
             self._say_both(*history.render(self._tree(words)))
 
     def _reset(self, words: list[str]) -> None:
-        _expect("reset", words, "[NAME] or --all", 0, 1)
+        expect("reset", words, "[NAME] or --all", 0, 1)
         if words == ["--all"]:
             self._desk.conversations.reset()
             self._say("every conversation is forgotten")
@@ -198,24 +179,24 @@ class Manager:
             self._say(f"the conversation {name} is forgotten")
 
     def _undo(self, words: list[str]) -> None:
-        _expect("undo", words, "", 0)
+        expect("undo", words, "", 0)
         turn = self._tree([]).undo()
         question = turn.question.content
         self._say(f"the last turn is undone: {question[:60]}{'…' if len(question) > 60 else ''}")
 
     def _save(self, words: list[str]) -> None:
-        _expect("save", words, "FILE [NAME]", 1, 2)
+        expect("save", words, "FILE [NAME]", 1, 2)
         tree = self._tree(words[1:])
         path = self._desk.conversations.save(tree, words[0])
         self._say(f"saved {counted(len(tree.path()), 'turn')} of {tree.name} to {path}")
 
     def _open(self, words: list[str]) -> None:
-        _expect("open", words, "FILE [NAME]", 1, 2)
+        expect("open", words, "FILE [NAME]", 1, 2)
         tree = self._desk.conversations.open(words[0], *words[1:])
         self._say(f"opened {tree.name}, {counted(len(tree.path()), 'turn')}; the next cell goes on with it")
 
     def _chat(self, words: list[str]) -> ChatWidget:
-        _expect("chat", words, "[NAME|ID]", 0, 1)
+        expect("chat", words, "[NAME|ID]", 0, 1)
         from nbllm.notebook.widget.opening import opened
 
         return opened(self._desk, *words)
@@ -233,7 +214,9 @@ class Manager:
     # ---- the rest
 
     def _show(self, words: list[str]) -> None:
-        _expect("show", words, "", 0)
+        if words:
+            self._models.show(words)
+            return
         from nbllm.errors import InvalidRequestError
         from nbllm.notebook.sent import describe
 
@@ -244,7 +227,7 @@ class Manager:
         self._say(describe(sent.request, model))
 
     def _config(self, words: list[str]) -> None:
-        _expect("config", words, "", 0)
+        expect("config", words, "", 0)
         settings = self._desk.settings
         lines = [
             f"NbLLM.{name} = {getattr(settings, name)!r}  # {trait.help}"
@@ -261,7 +244,7 @@ class Manager:
         return [f"NBLLM_{spec.name.upper()} = {getattr(config, spec.name)}" for spec in fields(config)]
 
     def _templates(self, words: list[str]) -> None:
-        _expect("templates", words, "", 0)
+        expect("templates", words, "", 0)
         from nbllm.notebook.compose import template_folders
         from nbllm.notebook.templates import listed
 
@@ -293,17 +276,3 @@ def _activity(model: Model) -> str:
         f"{stats.num_running} running, {stats.num_waiting} waiting, {stats.threads} threads; so far "
         f"{stats.prompt_tokens:,} tokens in ({stats.cached_tokens:,} cached), {stats.completion_tokens:,} out"
     )
-
-
-def _option(word: str) -> tuple[str, Any]:
-    name, equals, text = word.partition("=")
-    if not equals or not name:
-        raise UsageError(f"%llm load takes options as NAME=VALUE, such as context_length=4096, not {word!r}")
-    if text in ("True", "False", "None"):
-        return name, {"True": True, "False": False, "None": None}[text]
-    return name, as_value(text)
-
-
-def _expect(command: str, words: Sequence[str], form: str, low: int, high: int | None = None) -> None:
-    if not low <= len(words) <= (low if high is None else high):
-        raise UsageError(f"write %llm {command} {form}".rstrip())

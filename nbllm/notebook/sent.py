@@ -15,7 +15,8 @@ _ROLES = {"system": "system", "developer": "system", "user": "question", "assist
 
 def describe(request: GenerateRequest, model: Model) -> str:
     """The rendered text between rules, after a table of its parts: each message's own tokens, then the template's."""
-    rendered = model.engine.render(request)
+    request = model.applied(request)
+    rendered = model.base_engine.render(request)
     total, length = len(rendered.tokens), model.info.context_length
     lines = [f"{tokens:7,} tokens  {part}" for part, tokens in _parts(request, model, total)]
     lines.append(f"{total:7,} tokens in all, {total / length:.0%} of the context of {length:,}")
@@ -25,7 +26,7 @@ def describe(request: GenerateRequest, model: Model) -> str:
 
 def _parts(request: GenerateRequest, model: Model, total: int) -> Iterator[tuple[str, int]]:
     messages = request.messages or ()
-    own = [len(model.engine.tokenize(message.content)) for message in messages]
+    own = [len(model.base_engine.tokenize(message.content)) for message in messages]
     for number, (message, tokens) in enumerate(zip(messages, own, strict=True)):
         yield _label(message, is_last=number == len(messages) - 1), tokens
     yield "the template around them", total - sum(own)

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nbllm.core.presets import applied
 from nbllm.session.cache import AnswerCache, default_folder
 from nbllm.session.cachekey import key, versions
 from nbllm.store import model_hash
 
 if TYPE_CHECKING:
     from nbllm.core import Constraint, GenerateRequest
+    from nbllm.core.presets import Preset
     from nbllm.session.response import Response
 
 
@@ -29,8 +31,9 @@ class Stored:
     file_hash: str
 
     @classmethod
-    def at(cls, model_path: str, request: GenerateRequest) -> Stored:
+    def at(cls, model_path: str, request: GenerateRequest, preset: Preset | None = None) -> Stored:
         file_hash = model_hash(model_path)
+        request = request if preset is None else applied(preset, request)
         found = key(file_hash=file_hash, request=request, version=versions())
         return cls(AnswerCache(default_folder()), found, request.constraint, file_hash)
 

@@ -19,6 +19,8 @@ from nbllm.testing import ScriptedEngine
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult
 
+    from nbllm.core.presets import Preset
+
 
 class Publisher(CapturingDisplayPublisher):
     """Keeps what was published; `on_publish` may act as a person does who watches the output."""
@@ -62,6 +64,9 @@ class ScriptedModels:
         if name not in (None, "toy"):
             raise ModelNotFoundError(f"no model {name!r}; the closest names: toy")
         return str(self._file)
+
+    def preset(self, name: str | None) -> Preset | None:
+        return None
 
     def default(self) -> str:
         return "toy"

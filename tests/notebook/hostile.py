@@ -19,6 +19,7 @@ from nbllm.testing.vocabulary import TOY_MODEL
 from tests.markup.attacks import ATTACKS
 
 if TYPE_CHECKING:
+    from nbllm.core.presets import Preset
     from nbllm.engine.interface import OnChunk
     from nbllm.frames.compare.grid import Grid
     from nbllm.testing.script import Piece, ScriptedTicket
@@ -338,6 +339,9 @@ class HostileModels:
         if name not in (None, NAME, BROKEN, "other"):
             raise ModelNotFoundError(f"no model {name}")
         return __file__
+
+    def preset(self, name: str | None) -> Preset | None:
+        return None
 
     def default(self) -> str:
         return NAME

@@ -31,9 +31,6 @@ class ServedKernel(AsyncKernelManager):
     def has_kernel(self) -> bool:
         return True
 
-    async def is_alive(self) -> bool:  # type: ignore[override]  # jupyter_client's own is a wrapped one
-        return True
-
 
 @contextmanager
 def served_kernel(folder: Path) -> Iterator[ServedKernel]:
@@ -41,7 +38,7 @@ def served_kernel(folder: Path) -> Iterator[ServedKernel]:
     runtime = folder / "runtime"
     with _server(folder, runtime) as url:
         kernel_id = _asked(f"{url}api/kernels", {"name": "python3"})["id"]
-        manager = ServedKernel(connection_file=str(runtime / f"kernel-{kernel_id}.json"))
+        manager = ServedKernel(owns_kernel=False, connection_file=str(runtime / f"kernel-{kernel_id}.json"))
         manager.load_connection_file()
         yield manager
         manager.context.destroy(linger=0)

@@ -153,8 +153,9 @@ def test_config_shows_settings_and_templates_shows_folders(notebook: Notebook, t
     ],
 )
 def test_wrong_line_is_one_line_of_error(
-    notebook: Notebook, line: str, says: str, capsys: pytest.CaptureFixture[str]
+    notebook: Notebook, line: str, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("NBLLM_REGISTRY", "none")
     assert not notebook.run(f"%llm {line}").success
     shown = capsys.readouterr()
     assert says in shown.out + shown.err

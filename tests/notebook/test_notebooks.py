@@ -116,12 +116,26 @@ def check_widget_notebook(notebook: Any) -> None:
     ]
 
 
+def check_models_notebook(notebook: Any) -> None:
+    said = {cell.id: _said(cell) for cell in code_cells(notebook)}
+    assert re.search(r"smollm2 +98362432 +Q4_1 +135000000 +8192 +bundled", said["models"])
+    assert "smollm2:135m" in said["fits"]
+    assert "Paris" in said["ask"]
+    assert "Rome" in said["python"]
+    assert said["short"] == "'length'", "what the caller says goes before what the preset says"
+    assert re.search(r"made of +geographer\n(.*\n)*parameters +temperature 0, max_tokens 5\n", said["show"])
+    assert said["modelfile"].startswith("FROM smollm2\n")
+    assert said["remove"].startswith("removing the preset atlas frees")
+    assert re.findall(r"(\w+) +preset +(\w+)", said["left"]) == [("brief", "False"), ("geographer", "True")]
+
+
 CHECKS: dict[str, Callable[[Any], None]] = {
     "01-chat": check_first_notebook,
     "02-local-api": check_api_notebook,
     "03-compare": check_compare_notebook,
     "04-dataframes": check_table_notebook,
     "05-widget": check_widget_notebook,
+    "06-models": check_models_notebook,
 }
 
 

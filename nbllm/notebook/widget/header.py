@@ -13,6 +13,7 @@ from nbllm.engine.defaults import STATED
 from nbllm.markup.characters import normalized
 
 if TYPE_CHECKING:
+    from nbllm.core import ModelInfo
     from nbllm.notebook.models import Models
     from nbllm.notebook.widget.talk import Talk
 
@@ -81,10 +82,15 @@ def listed_models(models: Models) -> list[Listed]:
     from nbllm.config import load_config
     from nbllm.store import list_models
 
-    loaded = {os.path.realpath(model.info.model.path): model.name for model in models.all_loaded()}
-    named = {os.path.realpath(info.path): info for info in list_models(load_config())}
-    listed = [Listed(info.name, size_text(info.size_bytes), path in loaded) for path, info in named.items()]
-    return listed + [Listed(name, "", True) for path, name in loaded.items() if path not in named]
+    loaded = {_identity(model.info.model): model.name for model in models.all_loaded()}
+    named = {_identity(info): info for info in list_models(load_config())}
+    listed = [Listed(info.name, size_text(info.size_bytes), one in loaded) for one, info in named.items()]
+    return listed + [Listed(name, "", True) for one, name in loaded.items() if one not in named]
+
+
+def _identity(info: ModelInfo) -> tuple[str, str]:
+    """A file, and which preset of it: a file may have several names, each of its presets has one."""
+    return os.path.realpath(info.path), info.name if info.source == "preset" else ""
 
 
 def _with_current(name: str, listed: Sequence[Listed]) -> list[Listed]:
@@ -102,8 +108,15 @@ def _entry(one: Listed) -> dict[str, Any]:
 
 
 def _settings(talk: Talk) -> list[dict[str, Any]]:
-    sampling = talk.model.info.defaults.or_else(STATED) if talk.model is not None else STATED
-    defaults = {**asdict(sampling), "system": talk.system if "system" not in talk.options else None, "stop": None}
+    preset, sampling = talk.preset, STATED
+    if talk.model is not None:
+        sampling = talk.model.info.defaults.or_else(STATED)
+    elif preset is not None:
+        sampling = preset.sampling.or_else(STATED)
+    system = talk.system if "system" not in talk.options else None
+    if not system and preset is not None:
+        system = preset.system
+    defaults = {**asdict(sampling), "system": system, "stop": sampling.stop or None}
     return [_field(setting, talk.options.get(setting.name), defaults[setting.name]) for setting in _SETTINGS]
 
 

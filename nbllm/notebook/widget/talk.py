@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from nbllm.errors import InvalidRequestError
+from nbllm.errors import InvalidRequestError, NbllmError
 from nbllm.notebook.widget.answering import Answering, one_line
 from nbllm.notebook.widget.asked import Asked, edited_question, typed_question
 from nbllm.notebook.widget.events import Changed, Ended
@@ -17,6 +17,7 @@ from nbllm.session.model import Model
 
 if TYPE_CHECKING:
     from nbllm.core import EngineInfo, Message
+    from nbllm.core.presets import Preset
     from nbllm.notebook.models import Models
     from nbllm.notebook.tree import Turn
     from nbllm.notebook.widget.answering import Outcome
@@ -61,6 +62,7 @@ class Talk:
         self._options = ChatOptions.of(options or {})
         self._wanted = model
         self._model = model if isinstance(model, Model) else None
+        self._preset = self._preset_of(model)
         self._used: dict[Turn, tuple[int, int]] = {}
         self._worker = Worker(on_event, self._record, book.close)
         self._unwatch = book.tree.watch(self._worker.changed)
@@ -75,6 +77,11 @@ class Talk:
     def model(self) -> Model | None:
         """What answered last, or was given; None before a model is loaded."""
         return self._model
+
+    @property
+    def preset(self) -> Preset | None:
+        """What the model adds to the questions, None if nothing is known of it."""
+        return self._model.preset if self._model is not None else self._preset
 
     @property
     def info(self) -> EngineInfo | None:
@@ -172,8 +179,10 @@ class Talk:
         """
         if not isinstance(model, Model):
             self._models.path(model)
+        preset = self._preset_of(model)
         with self._worker.lock:
             self._wanted, self._model = model, model if isinstance(model, Model) else None
+            self._preset = preset
 
     def set_options(self, values: Mapping[str, Any]) -> None:
         """Change some of `Model.chat`'s options; None is the default, of "system" what the conversation began with.
@@ -288,6 +297,13 @@ class Talk:
         unwatch()
         if self.phase == "closed":
             self._unwatch()
+
+    def _preset_of(self, model: Model | str | None) -> Preset | None:
+        """What is known of it before it is loaded; what is wrong with its name is told when it is asked."""
+        try:
+            return model.preset if isinstance(model, Model) else self._models.preset(model)
+        except (NbllmError, OSError):
+            return None
 
     def _beginning(self, turn: Turn | None) -> tuple[Message, ...]:
         """What is sent first in the place of `turn` or after it."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nbllm.core import Request
+from nbllm.core.presets import Preset
 from nbllm.engine.interface import Engine, OnChunk
 from nbllm.errors import ModelNotFoundError
 from nbllm.notebook.widget.events import Ended, Event, Phase
@@ -64,6 +65,9 @@ class Rack:
         if name not in (None, "toy", "other"):
             raise ModelNotFoundError(f"no model {name!r}; the closest names: toy")
         return f"/models/{name or 'toy'}.gguf"
+
+    def preset(self, name: str | None) -> Preset | None:
+        return None
 
     def default(self) -> str:
         return "toy"
