@@ -863,7 +863,7 @@ function whenIdle(view) {
 
 function idle(view, deadline) {
   const start = performance.now();
-  const hasTime = () => deadline.timeRemaining() > 3 && performance.now() - start < 30;
+  const hasTime = () => deadline.timeRemaining() > 3 && performance.now() - start < 15;
   if (view.limit !== Infinity) keepingPlace(view, () => fill(view, hasTime));
   while (view.maths.length && hasTime()) typeset(view, view.maths.shift());
   if (view.isPinned) toBottom(view);
