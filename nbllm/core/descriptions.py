@@ -57,6 +57,7 @@ class EngineInfo:
         defaults: what a request gets where it says nothing.
         template_note: how messages become text where the model's own template does not suffice, "" otherwise.
         summary: one line for a person.
+        flash_attention: whether it is used, where that is unusual for the build and the cache; None as usual.
     """
 
     model: ModelInfo
@@ -68,6 +69,7 @@ class EngineInfo:
     defaults: SamplingParams
     template_note: str = ""
     summary: str = ""
+    flash_attention: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,9 +74,9 @@ class LaneMaker:
     def _tokens(self, key: LaneKey, wanted: int, least: int) -> int:
         return lane_tokens(
             self._model,
+            self._plan,
             wanted,
             least,
-            self._plan.kv_type,
             free_bytes=self._free_memory(),
             fraction=self._memory_fraction,
             extra_bytes=total_bytes(key.adapters),

@@ -113,6 +113,7 @@ def _engine(
         chosen,
         shared_driver(config.cores_file),
         gpu_layers=layers,
+        flash_attention=backend.unusual_flash_attention(chosen.kv_type),
         threads=threads,
         check_adapter=AdapterCheck(model.path),
         memory_fraction=config.memory_fraction,

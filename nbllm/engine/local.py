@@ -60,6 +60,7 @@ class LocalEngine:
         backend: owned from here on.
         plan: the memory plan that was made for it.
         driver: steps this engine's lanes.
+        flash_attention: of `EngineInfo`.
         threads: most decode threads, None for all cores that the process may use.
         check_adapter: raises ModelLoadError for a LoRA file that llama.cpp must not see.
         memory_fraction: of the free memory, what a context for adapters may take.
@@ -74,6 +75,7 @@ class LocalEngine:
         driver: Driver,
         *,
         gpu_layers: int = 0,
+        flash_attention: bool | None = None,
         threads: int | None = None,
         check_adapter: Callable[[str], None] = lambda path: None,
         memory_fraction: float = 0.75,
@@ -113,6 +115,7 @@ class LocalEngine:
             gpu_layers=gpu_layers,
             defaults=self._recommended.or_else(STATED),
             summary=plan.summary,
+            flash_attention=flash_attention,
         )
 
     # ---- the engine protocol

@@ -35,6 +35,7 @@ class Plan:
         store_bytes: host memory for idle prefixes.
         fixed_tokens: that each of the reproducible lane's `FIXED_WIDTH` sequences may have; 0 when it does not fit.
         summary: one line for a person.
+        max_batch: tokens that a step can have.
     """
 
     context_length: int
@@ -44,6 +45,7 @@ class Plan:
     store_bytes: int
     fixed_tokens: int
     summary: str
+    max_batch: int = STEP_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +108,27 @@ def plan(
 
 
 def lane_tokens(
-    model: ModelInfo, wanted: int, least: int, kv_type: str, *, free_bytes: int, fraction: float, extra_bytes: int
+    model: ModelInfo,
+    chosen: Plan,
+    wanted: int,
+    least: int,
+    *,
+    free_bytes: int,
+    fraction: float,
+    extra_bytes: int,
 ) -> int:
     """How many tokens one more pool beside the planned one can have.
 
     Args:
+        chosen: the plan of the first.
         extra_bytes: what else comes with it.
 
     Raises:
         InsufficientMemoryError: not even `least`.
     """
-    memory = _Memory(replace(model, size_bytes=extra_bytes), free_bytes, int(free_bytes * fraction))
+    beside = replace(model, size_bytes=extra_bytes)
+    memory = _Memory(beside, free_bytes, int(free_bytes * fraction), chosen.max_batch)
+    kv_type = chosen.kv_type
     tokens = min(wanted, memory.largest_pool(kv_type))
     if tokens >= least:
         return tokens
@@ -180,7 +192,8 @@ def _made(memory: _Memory, length: int, pool: int, kind: str, max_sequences: int
         f"({_size(kv_bytes)}), {_size(memory.free)} of memory free"
     )
     store = min(store, left // 2, memory.free // _STORE_SHARE)
-    return Plan(length, max_sequences, pool, kind, store, _fixed_tokens(memory, left - store, length, kind), summary)
+    fixed = _fixed_tokens(memory, left - store, length, kind)
+    return Plan(length, max_sequences, pool, kind, store, fixed, summary, memory.step_tokens)
 
 
 def _fixed_tokens(memory: _Memory, left: int, length: int, kind: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nbllm.session.loading import loaded_models
+from nbllm.session.loading import loaded_models, source_path
 from nbllm.store import list_models
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def models() -> pd.DataFrame:
     presets = {model.name for model in held if model.preset is not None}
     infos = [
         replace(info, loaded=info.name in presets) if info.source == "preset" else info
-        for info in list_models(loaded={model.info.model.path for model in held})
+        for info in list_models(loaded={source_path(model) for model in held})
     ]
     rows = [[getattr(info, column) for column in _COLUMNS] for info in infos]
     return pd.DataFrame(rows, columns=list(_COLUMNS))

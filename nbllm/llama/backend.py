@@ -66,10 +66,15 @@ class LlamaBackend(LlamaModel):
             max_batch=self._max_batch,
         )
 
+    def unusual_flash_attention(self, kv_type: str) -> bool | None:
+        """What was asked for, where that is not what None would mean."""
+        return None if self._flash_attention == self._helps_flash_attention(kv_type) else self._flash_attention
+
     def _uses_flash_attention(self, kv_type: str) -> bool:
-        if self._flash_attention is None:
-            return self.library.has_gpu or kv_type != "f16"
-        return self._flash_attention
+        return self._helps_flash_attention(kv_type) if self._flash_attention is None else self._flash_attention
+
+    def _helps_flash_attention(self, kv_type: str) -> bool:
+        return self.library.has_gpu or kv_type != "f16"
 
     def make_sampler(self, params: SamplingParams, prompt_tail: Sequence[int], max_generated: int) -> Sampler:
         return Sampler(self, params, prompt_tail, max_generated)

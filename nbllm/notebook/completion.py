@@ -34,6 +34,7 @@ _VALUES = {
     "--format": "formats",
 }
 _ARGUMENTS = {
+    "tune": "models",
     "load": "models",
     "unload": "models",
     "attach": "models",

@@ -243,6 +243,7 @@ def fits(spec: RunnerSpec) -> bool:
             max_sequences=options.max_sequences,
             kv_tokens=options.kv_tokens,
             kv_type=options.kv_type,
+            max_batch=options.max_batch,
         )
     except InsufficientMemoryError:
         return False

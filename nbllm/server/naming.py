@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING
 from nbllm.config import Config
 from nbllm.core import Preset
 from nbllm.errors import ModelLoadError, ModelNotFoundError, NbllmError
+from nbllm.session.tuning.kept import Tuned, tuned
 from nbllm.store.gguf import model_info
+from nbllm.store.hashes import SETTLED_NS
 from nbllm.store.names import named_models, resolve, resolve_listed, settings_models
 from nbllm.store.presets import shelf
+from nbllm.store.tunings import tunings_folder
 
 if TYPE_CHECKING:
     from nbllm.core import ModelInfo
@@ -36,6 +40,7 @@ class Target:
         preset: what makes it another model than its file; with all that it takes from the presets it is made from.
         base: the name of the model whose file it is: its own, unless it is a preset.
         changed: when the preset was, in nanoseconds since 1970; empty is unknown.
+        tuned: what `%llm tune` has chosen for the file on this machine, if anything; listings are without it.
     """
 
     name: str
@@ -45,6 +50,12 @@ class Target:
     preset: Preset | None = None
     base: str = ""
     changed: tuple[int, ...] = ()
+    tuned: Tuned | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """What is loaded: the model's own, or the same in another format."""
+        return self.path if self.tuned is None else self.tuned.path
 
     @property
     def modified_s(self) -> int:
@@ -64,6 +75,7 @@ class ModelNames:
     def __init__(self, config: Callable[[], Config], endpoints: Collection[str]) -> None:
         self._config, self._endpoints = config, endpoints
         self._headers: dict[Path, tuple[tuple[int, ...], ModelInfo]] = {}  # assigning an entry is atomic
+        self._tunings: dict[Path, tuple[tuple[int, ...], Tuned | None]] = {}
 
     def target(self, name: str, *, by_any: bool = True, also: Sequence[str] = ()) -> Target:
         """What a client's name stands for.
@@ -79,11 +91,11 @@ class ModelNames:
         """
         config = self._config()
         if not also:
-            return self._meant(name, config, by_any=by_any)
+            return self._as_tuned(self._meant(name, config, by_any=by_any), config)
         files = _files(config)
         known = {*files, *shelf.presets(config), *config.aliases, *self._endpoints} - {_ANY}
         form = next((form for form in (name, *also) if form in known), also[0])
-        return self._meant(form, config, files, by_any=by_any)
+        return self._as_tuned(self._meant(form, config, files, by_any=by_any), config)
 
     def _meant(
         self, name: str, config: Config, files: Mapping[str, Path] | None = None, *, by_any: bool = True
@@ -102,6 +114,19 @@ class ModelNames:
             if not by_any or config.catch_all() is None or meant != name:
                 raise
             return self._meant(_ANY, config, files)
+
+    def _as_tuned(self, target: Target, config: Config) -> Target:
+        """Looked for again when something was tuned or forgotten: that takes milliseconds, and each request asks."""
+        folder = _stamp(tunings_folder(config))
+        if target.path is None or not folder:
+            return target
+        stamp = (*target.stamp, *folder)
+        known = self._tunings.get(target.path)
+        if known is None or known[0] != stamp:
+            known = stamp, tuned(target.path, config)
+            if time.time_ns() - folder[1] > SETTLED_NS:  # a change within a tick of its clock would go unseen
+                self._tunings[target.path] = known
+        return replace(target, tuned=known[1])
 
     def listed(self) -> dict[str, Target]:
         """What can be asked for, by each of its names; neither what cannot be loaded, nor `default` and `*`."""

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from nbllm.config import Config
 from nbllm.core import Request
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nbllm.runner.client import RemoteEngine
     from nbllm.runner.supervisor import Lease, Supervisor
 _T = TypeVar("_T")
+_USUAL = asdict(LoadOptions())
 _logger = logging.getLogger("nbllm.server")
 
 
@@ -70,6 +71,7 @@ class Router:
         self.names = ModelNames(config, endpoints)
         self._too_short: set[Path | None] = set()
         self._lengths: dict[Key, int] = {}
+        self._sources: dict[Path, Path] = {}
         self.supervisor, self.kernels, self.endpoints = supervisor, kernels, endpoints
 
     async def target(self, name: str, *, by_any: bool = True, also: Sequence[str] = ()) -> Target:
@@ -87,6 +89,10 @@ class Router:
     async def listed(self) -> dict[str, Target]:
         """What can be asked for, by each of its names."""
         return await asyncio.to_thread(self.names.listed)
+
+    def source_of(self, path: Path) -> Path:
+        """The model's own file, of one that a runner was given to load."""
+        return self._sources.get(path, path)
 
     def check_length(self, target: Target) -> None:
         """Warn, once for each file, of a context that is longer than the model has learnt to use."""
@@ -180,28 +186,33 @@ class Router:
         return await self.supervisor.lease(longer, keep_alive_s=wish.keep_alive_s)
 
     async def _in_kernels(self, target: Target, wish: Wish) -> list[RemoteEngine]:
-        assert target.path is not None
+        assert target.file is not None
         if not self._config().share_kernels or not await self.kernels.records():
             return []
-        file_hash = await asyncio.to_thread(model_hash, target.path)
+        file_hash = await asyncio.to_thread(model_hash, target.file)
         wanted = _at_most(wish.context_length or 0, target.context_length)
         return await self.kernels.with_model(file_hash, max(wanted, self._options_of(target).context_length or 0))
 
     def _spec(self, target: Target) -> RunnerSpec:
         assert target.path is not None
+        assert target.file is not None
+        self._sources[target.file] = target.path
         folder, options = self._config().runtime_dir, self._options_of(target)
-        return RunnerSpec(path=target.path, name=target.base, folder=folder, options=options, stamp=target.stamp)
+        return RunnerSpec(path=target.file, name=target.base, folder=folder, options=options, stamp=target.stamp)
 
     def _options_of(self, target: Target) -> LoadOptions:
-        """The server's, or the preset's own: then it does not share its base's runner."""
-        preset = target.preset
-        if preset is None or (preset.context_length is None and preset.threads is None):
-            return self._options
-        return replace(
-            self._options,
-            context_length=preset.context_length or self._options.context_length,
-            threads=preset.threads or self._options.threads,
-        )
+        """The preset's own, with which it shares no runner with its base; the server's; those of the tuning."""
+        given = {name: value for name, value in asdict(self._options).items() if value != _USUAL[name]}
+        given |= _own_options(target)
+        usual = {} if target.tuned is None else target.tuned.options_beside(given)
+        return replace(self._options, **usual, **_own_options(target))
+
+
+def _own_options(target: Target) -> dict[str, Any]:
+    if target.preset is None:
+        return {}
+    own = {"context_length": target.preset.context_length, "threads": target.preset.threads}
+    return {name: value for name, value in own.items() if value is not None}
 
 
 def _useful_length(wanted: int, trained: int) -> int:

@@ -31,7 +31,7 @@ def for_clients(target: Target) -> Iterator[None]:
         counts = exc.prompt_tokens, exc.context_length
         raise ServedOverflowError(*counts, trained_length=target.context_length) from exc
     except ModelError as exc:
-        if target.path is not None:
-            path = target.path
-            exc.args = tuple(without_folder(each, path) if isinstance(each, str) else each for each in exc.args)
+        for path in (target.file, target.path):
+            if path is not None:
+                exc.args = tuple(without_folder(each, path) if isinstance(each, str) else each for each in exc.args)
         raise

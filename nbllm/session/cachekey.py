@@ -57,13 +57,15 @@ def preset_key(preset: Preset | None) -> str:
 def engine_options(info: EngineInfo) -> dict[str, Any]:
     """What is unusual in how an engine was loaded, and changes its answers.
 
-    Keys and values of less precision, and layers on a GPU, which round otherwise.
+    Keys and values of less precision; layers on a GPU and flash attention, which round otherwise.
     """
     options: dict[str, Any] = {}
     if info.kv_type not in ("", _USUAL_KV):
         options["kv_type"] = info.kv_type
     if info.gpu_layers:
         options["gpu_layers"] = info.gpu_layers
+    if info.flash_attention is not None:
+        options["flash_attention"] = info.flash_attention
     return options
 
 

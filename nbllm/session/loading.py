@@ -133,6 +133,14 @@ def loaded_models() -> list[Model]:
         return [model for model in _loaded if not getattr(model.base_engine, "is_lost", False)]
 
 
+def source_path(model: Model) -> str:
+    """The model's own file, of one that was loaded as it is tuned; by it the lists of models know it."""
+    entry = _loaded.get(model)
+    if entry is None or entry.named.tuned is None:
+        return model.info.model.path
+    return os.fspath(entry.named.tuned.source)
+
+
 def _on_endpoint(name: str, config: Config, options: Mapping[str, Any]) -> Model:
     """Another server's model, as the settings name it. What it holds and how is that server's affair."""
     from nbllm.session.connecting import connect

@@ -1,12 +1,14 @@
 """Taking a model or a preset off this machine: first what that would take along, then the removal itself.
 
-Only what lies in the models folder is ever removed, and of it nothing that another program put there.
+What `%llm tune` keeps of a model goes with it, unless the same model has another name. Only what lies in the models
+folder is ever removed, and of it nothing that another program put there.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -25,6 +27,7 @@ from nbllm.store.names import resolve_listed
 from nbllm.store.parts import model_files
 from nbllm.store.presets import naming, shelf
 from nbllm.store.pulling.lock import locked
+from nbllm.store.tunings import tuned_files, tunings_folder
 
 _ELSEWHERE: Mapping[str, str] = {
     "ollama": "is Ollama's: ollama rm {name}",
@@ -85,27 +88,35 @@ class Removal:
         """Remove the files, and the folder that is empty then.
 
         Raises:
-            InvalidRequestError: the model is being pulled, or a file cannot be removed.
+            InvalidRequestError: the model is being pulled or tuned, or a file cannot be removed.
         """
         try:
-            if self._is_preset:
-                shelf.remove(self.name, self._config)
-                _unlink(path for path in self.paths if path.parent.name == BLOBS_FOLDER)
-            else:
-                self._remove_model()
+            with self._alone():
+                if self._is_preset:
+                    shelf.remove(self.name, self._config)
+                _unlink(reversed(self.paths))  # cut short, a model is still in the list, and can be removed again
         except OSError as exc:
             where = shown(Path(exc.filename).name) if isinstance(exc.filename, str | os.PathLike) else self.name
             raise InvalidRequestError(
                 f"{where} cannot be removed: {exc.strerror or exc}; end what has it open, and try again"
             ) from exc
 
-    def _remove_model(self) -> None:
-        folder = self.paths[0].parent
-        with locked(folder, self._config.models_dir.absolute(), on_wait=self._refuse_while_pulled):
-            _unlink(reversed(self.paths))  # cut short, it is still in the list, and can be removed again
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        root, tunings = self._config.models_dir.absolute(), tunings_folder(self._config)
+        with ExitStack() as held:
+            if any(path.parent == tunings for path in self.paths):
+                held.enter_context(locked(tunings, root, on_wait=_refuse_while_tuned))
+            if not self._is_preset:
+                held.enter_context(locked(self.paths[0].parent, root, on_wait=self._refuse_while_pulled))
+            yield
 
     def _refuse_while_pulled(self) -> NoReturn:
         raise InvalidRequestError(f"{self.name} is being pulled, or its neighbour is: stop that, or wait for its end")
+
+
+def _refuse_while_tuned() -> NoReturn:
+    raise InvalidRequestError("a tune is under way on this machine: wait for its end, or interrupt it")
 
 
 def removal(name: str, config: Config) -> Removal:
@@ -137,7 +148,9 @@ def _of_preset(file: Path, config: Config) -> Removal:
     """A damaged one goes too; which blobs it names is then not known."""
     name, entry = next((name, entry) for name, entry in shelf.entries(config).items() if entry.path == file)
     blobs = [] if entry.preset is None else _blobs_of_its_own(entry.preset, file, config)
-    paths = (file, *blobs)
+    known = known_models(config).values() if blobs else ()
+    tuned = [path for blob in blobs for path in _tuned(blob, known, config)]
+    paths = (file, *blobs, *tuned)
     others = [other for other in shelf.presets(config).values() if naming.folded(other.name) != naming.folded(name)]
     return Removal(
         name=name,
@@ -188,6 +201,7 @@ def _of_model(name: str, config: Config) -> Removal:
     others = [other.path for other in known.values() if other.path != model.path]
     paths = _files(model.path, others, config.models_dir.absolute())
     _check_is_ours(listed, paths, config)
+    paths += tuple(_tuned(model.path, known.values(), config))
     return Removal(
         name=listed,
         paths=paths,
@@ -224,6 +238,13 @@ def _files(first: Path, others: Collection[Path], root: Path) -> tuple[Path, ...
     if folder != root and all(other.parent != folder for other in others):
         projectors = [path for path in folder.iterdir() if _is_projector(path.name.casefold())]
     return (*own, *sorted(projectors), *sorted(left))
+
+
+def _tuned(model: Path, known: Iterable[KnownModel], config: Config) -> list[Path]:
+    """Nothing where a link leads out of the models folder."""
+    root, folder = os.path.realpath(config.models_dir), os.path.realpath(tunings_folder(config))
+    others = [other.path for other in known if other.path != model and not other.problem]
+    return tuned_files(model, config, others) if _is_below(folder, root) else []
 
 
 def _is_projector(name: str) -> bool:

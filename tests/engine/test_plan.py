@@ -145,10 +145,11 @@ def test_value_out_of_range_is_refused(options: dict[str, Any], named: str) -> N
     [pytest.param(64, 16384, id="plenty"), pytest.param(2, 8192, id="less"), pytest.param(0.5, None, id="too little")],
 )
 def test_another_pool_is_as_large_as_fits_down_to_one_context(free_gib: float, tokens: int | None) -> None:
+    chosen = plan(_model(), free_bytes=64 * _GIB, fraction=0.75, kv_type="f16")
+
     def pool() -> int:
-        return lane_tokens(
-            _model(), 16384, 4096, "f16", free_bytes=int(free_gib * _GIB), fraction=0.75, extra_bytes=2**26
-        )
+        free_bytes = int(free_gib * _GIB)
+        return lane_tokens(_model(), chosen, 16384, 4096, free_bytes=free_bytes, fraction=0.75, extra_bytes=2**26)
 
     if tokens is None:
         with pytest.raises(InsufficientMemoryError, match=r"LoRA adapters need .* more") as caught:
@@ -156,3 +157,12 @@ def test_another_pool_is_as_large_as_fits_down_to_one_context(free_gib: float, t
         assert "\n" not in str(caught.value)
     else:
         assert pool() == tokens
+
+
+def test_another_pool_of_larger_steps_needs_more() -> None:
+    pools = []
+    for max_batch in (256, 1024):
+        chosen = plan(_model(), free_bytes=64 * _GIB, fraction=0.75, kv_type="f16", max_batch=max_batch)
+        assert chosen.max_batch == max_batch
+        pools.append(lane_tokens(_model(), chosen, 16384, 256, free_bytes=3 * _GIB, fraction=0.75, extra_bytes=0))
+    assert 256 < pools[1] < pools[0]

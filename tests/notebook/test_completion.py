@@ -122,6 +122,7 @@ def shell(one_shell: Any) -> Iterator[Any]:
         pytest.param("%llm show smol^", ["%llm show smollm2"], id="model to show"),
         pytest.param("%llm cp smol^", ["%llm cp smollm2"], id="model to copy"),
         pytest.param("%llm rm smol^", ["%llm rm smollm2"], id="model to remove"),
+        pytest.param("%llm tune smol^", ["%llm tune smollm2"], id="model to tune"),
         pytest.param("%%llm unl^", ["%%llm unload"], id="command of a cell"),
         pytest.param("%llm history chat-1^", ["%llm history chat-1"], id="conversation to show"),
         pytest.param("%llm reset my^", ['%llm reset "my thesis"'], id="conversation to reset"),

@@ -8,9 +8,11 @@ import pytest
 
 from nbllm.config import load_config
 from nbllm.core.presets import Preset
+from nbllm.session.tuning.setting import Setting
 from nbllm.store.presets import shelf
 from tests.notebook.conftest import Notebook
 from tests.notebook.test_cells import ask
+from tests.session.tuning.keeping import keep
 from tests.store.gguf_writer import tiny_model, write
 
 
@@ -116,6 +118,20 @@ def test_loaded_model_is_unloaded_before_it_goes(
     assert notebook.run("%llm rm m").success
     assert notebook.engine.is_closed
     assert "was unloaded\nremoving m frees" in notebook.plain
+
+
+def test_tuned_model_is_unloaded_and_goes_with_its_tuning(
+    notebook: Notebook, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = keep(models_dir / "m.gguf", load_config(), Setting("Q8_0"))
+    notebook.run("%llm load toy")
+    info = notebook.engine.info
+    held = replace(info, model=replace(info.model, path=str(place.weights("Q8_0"))))
+    monkeypatch.setattr(notebook.engine, "info", held)
+    assert notebook.run("%llm rm m").success
+    assert notebook.engine.is_closed
+    assert place.weights("Q8_0").name in notebook.plain
+    assert [path for path in models_dir.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(

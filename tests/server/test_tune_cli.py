@@ -31,8 +31,15 @@ def test_table_is_printed_and_the_choice_said(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(
     ("words", "problem"),
-    [(["tune"], "write tune NAME"), (["tune", "nothing-of-this-name"], "nothing-of-this-name")],
-    ids=["no name", "no model"],
+    [
+        pytest.param(["tune"], "write tune NAME", id="no name"),
+        pytest.param(["tune", ""], "the name is empty", id="empty name"),
+        pytest.param(["tune", "nothing-of-this-name"], "nothing-of-this-name", id="no model"),
+        pytest.param(["tune", "toy", "--max-kl", "-1"], "--max-kl: must be a number", id="less than nothing"),
+        pytest.param(["tune", "toy", "--max-kl=a\nb"], "--max-kl: must be a number", id="two lines"),
+        pytest.param(["tune", "toy", "--dry-run=no"], "--dry-run takes no value", id="value of a switch"),
+        pytest.param(["tune", "nothing-such", "--forget"], "nothing-such", id="unknown to forget"),
+    ],
 )
 def test_what_cannot_be_done_is_one_line(words: list[str], problem: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 1

@@ -140,9 +140,11 @@ def test_keys_of_model_and_version_differ() -> None:
 
 def test_keys_of_unusual_engines_differ() -> None:
     usual = ScriptedEngine().info
-    infos = [usual, replace(usual, kv_type="q8_0"), replace(usual, gpu_layers=12)]
+    changed: list[dict[str, Any]] = [{"kv_type": "q8_0"}, {"gpu_layers": 12}]
+    changed += [{"flash_attention": True}, {"flash_attention": False}]
+    infos = [usual, *(replace(usual, **one) for one in changed)]
     keys = [key(file_hash="f", request=REQUEST, version="v", engine=engine_options(info)) for info in infos]
-    assert len(set(keys)) == 3
+    assert len(set(keys)) == 5
     assert keys[0] == key_of(REQUEST)
 
 

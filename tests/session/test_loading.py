@@ -14,9 +14,11 @@ import pytest
 
 from nbllm.config import load_config
 from nbllm.errors import EngineDeadError, ModelLoadError, ParameterError
+from nbllm.llama.library import library
 from nbllm.runner import records
 from nbllm.session import loading, sharing
 from nbllm.session.attaching import AttachedEngine
+from nbllm.session.cachekey import engine_options
 from nbllm.session.loading import load, loaded_models
 from nbllm.session.model import Model
 from tests.session.holding import hosted, left_record, other_process, scripted
@@ -64,6 +66,17 @@ def test_server_starts_a_runner_that_goes_with_the_model(folder: Path) -> None:
     assert not process.is_running()
     assert loaded_models() == []
     assert records.find(folder) == []
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2_path")
+def test_unusual_flash_attention_is_told_and_what_is_usual_is_not() -> None:
+    with load("smollm2", **SMALL, kv_type="q8_0", flash_attention=True) as model:
+        assert model.info.flash_attention is None, "a quantized KV needs it"
+    unusual = not library().has_gpu
+    with load("smollm2", engine="server", **SMALL, kv_type="f16", flash_attention=unusual) as model:
+        assert model.info.flash_attention is unusual
+        assert engine_options(model.info)["flash_attention"] is unusual
 
 
 @pytest.mark.model

@@ -18,12 +18,13 @@ from nbllm.notebook.models import SessionModels
 from nbllm.session import loading
 from nbllm.session.cachekey import key
 from nbllm.session.loading import load
-from nbllm.session.tuning.kept import folder_of, forget
+from nbllm.session.tuning.kept import forget
 from nbllm.session.tuning.machine import this_machine
 from nbllm.session.tuning.measurement import Measurement
-from nbllm.session.tuning.record import Place, Record, written
+from nbllm.session.tuning.record import Record, written
 from nbllm.session.tuning.setting import Setting
 from nbllm.store import model_hash
+from nbllm.store.tunings import Place, tunings_folder
 from tests.session.machine import Machine
 
 
@@ -35,7 +36,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine
 
 
 def tune(path: Path, setting: Setting) -> Place:
-    place = Place.of(folder_of(load_config()), path.stat().st_size, model_hash(path), this_machine().key)
+    place = Place.of(tunings_folder(load_config()), path.stat().st_size, model_hash(path), this_machine().key)
     place.folder.mkdir(exist_ok=True)
     place.path.write_bytes(written(Record("toy", "here", False, (Measurement(setting, size_bytes=4),), setting)))
     place.weights("Q8_0").write_bytes(b"GGUF")

@@ -9,13 +9,13 @@ from nbllm.core.presets import Preset
 from nbllm.errors import ModelLoadError, ModelNotFoundError, ParameterError
 from nbllm.session.named import named
 from nbllm.session.tunable import tunable
-from nbllm.session.tuning.kept import folder_of
 from nbllm.session.tuning.machine import this_machine
 from nbllm.session.tuning.measurement import Measurement
-from nbllm.session.tuning.record import Place, Record, written
+from nbllm.session.tuning.record import Record, written
 from nbllm.session.tuning.setting import Setting
 from nbllm.store import model_hash
 from nbllm.store.presets import shelf
+from nbllm.store.tunings import Place, tunings_folder
 from tests.store.gguf_writer import tiny_model, write
 
 
@@ -31,7 +31,7 @@ def toy(config: Config) -> Path:
 
 
 def keep(toy: Path, config: Config) -> Path:
-    place = Place.of(folder_of(config), toy.stat().st_size, model_hash(toy), this_machine().key)
+    place = Place.of(tunings_folder(config), toy.stat().st_size, model_hash(toy), this_machine().key)
     setting = Setting("Q8_0", threads=1)
     place.folder.mkdir()
     place.path.write_bytes(written(Record("toy", "here", False, (Measurement(setting, size_bytes=4),), setting)))

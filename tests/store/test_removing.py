@@ -13,11 +13,12 @@ from nbllm.config.endpoints import Endpoint
 from nbllm.core.adapters import Adapter
 from nbllm.core.presets import Preset
 from nbllm.errors import InvalidRequestError, ModelNotFoundError, NbllmError
-from nbllm.store.blobs import BlobWriter
+from nbllm.store.blobs import BlobWriter, find_blob
 from nbllm.store.known import known_models
 from nbllm.store.presets import shelf
 from nbllm.store.pulling.lock import locked
 from nbllm.store.removing import removal
+from nbllm.store.tunings import Place, tunings_folder
 from tests.store.gguf_writer import gguf, text, tiny_model, u32, write
 
 
@@ -294,3 +295,89 @@ def test_text_says_what_goes_and_how_much_that_frees(models_dir: Path, config: C
     assert removal("mario", config).text.startswith("removing the preset mario frees less than 1 MB:\n")
     assert removal("mario", config).warning == ""
     removal("mario", config).check(force=False)
+
+
+# ---- what a tuning has left
+
+
+def _tuned(model: Path, config: Config, machine: str = "01234567", kind: str = "Q8_0") -> tuple[Path, Path]:
+    """A record, and the model in another format."""
+    size, digest = model.stat().st_size, hashlib.sha256(model.read_bytes()).hexdigest()
+    place = Place.of(tunings_folder(config), size, digest, machine)
+    return write(place.path, b"version = 1"), write(place.weights(kind), b"x" * 5_000)
+
+
+def test_tuning_on_any_machine_goes_with_the_model(models_dir: Path, config: Config) -> None:
+    model = write(models_dir / "m.gguf", tiny_model())
+    record, weights = _tuned(model, config)
+    second, _ = _tuned(model, config, "89abcdef")
+    unfinished = write(weights.with_name(f"{weights.stem.partition('-')[0]}-Q4_0.gguf.part"), b"x" * 100)
+    found = removal("m", config)
+    assert found.paths[0] == model
+    assert set(found.paths[1:]) == {record, second, weights, unfinished}
+    assert found.frees_bytes == len(tiny_model()) + 2 * len(b"version = 1") + 5_000 + 100
+    assert str(weights) in found.text
+    found.do()
+    assert _left(models_dir) == []
+    assert not tunings_folder(config).exists()
+
+
+def test_tuning_of_another_model_stays(models_dir: Path, config: Config) -> None:
+    data = tiny_model()
+    write(models_dir / "m.gguf", data)
+    kept = _tuned(write(models_dir / "other.gguf", data[:-1] + bytes([data[-1] ^ 1])), config)
+    removal("m", config).do()
+    assert _left(models_dir) == sorted(["other.gguf", *(f".tuned/{path.name}" for path in kept)])
+
+
+def test_tuning_stays_for_another_name_of_the_model(models_dir: Path, config: Config) -> None:
+    model = write(models_dir / "m.gguf", tiny_model())
+    write(models_dir / "again.gguf", tiny_model())
+    kept = _tuned(model, config)
+    removal("m", config).do()
+    assert all(path.exists() for path in kept)
+    removal("again", config).do()
+    assert _left(models_dir) == []
+
+
+def test_model_that_was_never_tuned_is_not_hashed(
+    models_dir: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(models_dir / "m.gguf", tiny_model())
+    _tuned(write(models_dir / "other.gguf", tiny_model() + b"more"), config)
+    monkeypatch.setattr("nbllm.store.tunings.model_hash", lambda _: pytest.fail("it was hashed"))
+    assert removal("m", config).paths == (models_dir / "m.gguf",)
+
+
+def test_tuning_of_a_presets_own_blob_goes_with_the_preset(models_dir: Path, config: Config) -> None:
+    digest = _blob(tiny_model(), config)
+    _preset("mario", digest, config)
+    blob = find_blob(digest, config)
+    assert blob is not None
+    _, weights = _tuned(blob, config)
+    found = removal("mario", config)
+    assert weights in found.paths
+    assert found.frees_bytes > 5_000
+    found.do()
+    assert _left(models_dir) == []
+
+
+def test_tunings_behind_a_link_out_of_the_models_folder_stay(models_dir: Path, config: Config, tmp_path: Path) -> None:
+    model = write(models_dir / "m.gguf", tiny_model())
+    (tmp_path / "elsewhere").mkdir()
+    tunings_folder(config).symlink_to(tmp_path / "elsewhere")
+    kept = _tuned(model, config)
+    removal("m", config).do()
+    assert not model.exists()
+    assert all(path.exists() for path in kept)
+
+
+def test_model_that_is_being_tuned_stays(models_dir: Path, config: Config) -> None:
+    model = write(models_dir / "m.gguf", tiny_model())
+    kept = _tuned(model, config)
+    with (
+        locked(tunings_folder(config), models_dir, on_wait=lambda: None),
+        pytest.raises(InvalidRequestError, match="a tune is under way"),
+    ):
+        removal("m", config).do()
+    assert all(path.exists() for path in (model, *kept))

@@ -80,17 +80,18 @@ def listed_models(models: Models) -> list[Listed]:
     It reads the heads of files that it has not seen before, and waits for a model that is being loaded.
     """
     from nbllm.config import load_config
+    from nbllm.session.loading import source_path
     from nbllm.store import list_models
 
-    loaded = {_identity(model.info.model): model.name for model in models.all_loaded()}
-    named = {_identity(info): info for info in list_models(load_config())}
+    loaded = {_identity(model.info.model, source_path(model)): model.name for model in models.all_loaded()}
+    named = {_identity(info, info.path): info for info in list_models(load_config())}
     listed = [Listed(info.name, size_text(info.size_bytes), one in loaded) for one, info in named.items()]
     return listed + [Listed(name, "", True) for one, name in loaded.items() if one not in named]
 
 
-def _identity(info: ModelInfo) -> tuple[str, str]:
+def _identity(info: ModelInfo, path: str) -> tuple[str, str]:
     """A file, and which preset of it: a file may have several names, each of its presets has one."""
-    return os.path.realpath(info.path), info.name if info.source == "preset" else ""
+    return os.path.realpath(path), info.name if info.source == "preset" else ""
 
 
 def _with_current(name: str, listed: Sequence[Listed]) -> list[Listed]:

@@ -54,8 +54,9 @@ class OllamaPsHandler(OllamaHandler):
         self.finish({"models": [self._entry(state) for state in opened]})
 
     def _entry(self, state: RunnerState) -> dict[str, Any]:
-        info = self.service.router.names.info(state.path)
-        model = Listed(name=state.name, digest=file_digest(state.path), modified_s=0, info=info)
+        path = self.service.router.source_of(state.path)
+        info = self.service.router.names.info(path)
+        model = Listed(name=state.name, digest=file_digest(path), modified_s=0, info=info)
         return ps_entry(model, state.info, time.time() + self._left_s(state))
 
     def _left_s(self, state: RunnerState) -> float:

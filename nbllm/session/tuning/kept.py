@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbllm.store.tunings import Place, size_of, tuned_place, tunings_folder
+
 if TYPE_CHECKING:  # loading any model asks here, and few are tuned
     from nbllm.config import Config
-    from nbllm.session.tuning.record import Place
     from nbllm.session.tuning.setting import Setting
 
-_FOLDER = ".tuned"
 _ATTENTION = {"flash_attention", "kv_type"}
 _logger = logging.getLogger("nbllm")
 
@@ -44,10 +44,6 @@ class Tuned:
         return {name: value for name, value in self.options.items() if name not in taken}
 
 
-def folder_of(config: Config) -> Path:
-    return config.models_dir.absolute() / _FOLDER
-
-
 def tuned(path: str | os.PathLike[str], config: Config) -> Tuned | None:
     """What `%llm tune` has chosen for this file on this machine; None if it was not tuned, or best as it is.
 
@@ -65,8 +61,8 @@ def tuned(path: str | os.PathLike[str], config: Config) -> Tuned | None:
     chosen = kept.chosen
     weights = place.weights(chosen.weights) if chosen.weights else Path(path)
     measured = kept.of(chosen)
-    if measured is None or (chosen.weights and _size(weights) != measured.size_bytes):
-        _logger.warning("%s was tuned, but %s is not there any more: run %%llm tune again", path, weights)
+    if measured is None or (chosen.weights and size_of(weights) != measured.size_bytes):
+        _warn(os.fspath(path), weights)
         return None
     parts = [chosen.weights, *(f"{name}={value}" for name, value in chosen.options.items())]
     return Tuned(Path(path), weights, chosen.options, f"tuned for this machine: {', '.join(filter(None, parts))}")
@@ -89,46 +85,27 @@ def unused_weights(place: Place, *, but: Setting | None) -> list[Path]:
     from nbllm.session.tuning import record
 
     needed = {but.weights} if but is not None else set()
-    with suppress(OSError):
-        for path in place.folder.glob(f"{place.size_bytes}-{place.short_hash}-*.toml"):
-            kept = record.read(path) if path != place.path else None
-            if kept is not None and kept.chosen is not None:
-                needed.add(kept.chosen.weights)
+    for path in place.all_paths:
+        kept = record.read(path) if path != place.path else None
+        if kept is not None and kept.chosen is not None:
+            needed.add(kept.chosen.weights)
     wanted = {place.weights(kind) for kind in needed}
-    return sorted(one for one in place.folder.glob(f"{place.short_hash}-*.gguf*") if one not in wanted)
+    return [one for one in place.all_weights if one not in wanted]
 
 
 def _place(path: Path, config: Config) -> Place | None:
-    """Where a record of this file would be, if there may be one."""
-    folder = folder_of(config)
-    try:
-        names = os.listdir(folder)
-    except OSError:
+    """Where the record of this file is, if there may be one; what that takes is imported where something was tuned."""
+    if not tunings_folder(config).is_dir():
         return None
-    from nbllm.store.parts import model_files
-
-    size = sum(_size(part) for part in model_files(path).paths)
-    if not any(name.startswith(f"{size}-") for name in names):
-        return None
-    from nbllm.errors import NbllmError
     from nbllm.session.tuning.machine import this_machine
-    from nbllm.session.tuning.record import Place
-    from nbllm.store.hashes import model_hash
 
-    machine = this_machine().key
-    if not any(name.startswith(f"{size}-") and name.endswith(f"-{machine}.toml") for name in names):
-        return None
-    try:
-        return Place.of(folder, size, model_hash(path), machine)
-    except NbllmError:
-        return None
+    return tuned_place(path, config, machine=this_machine().key)
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except (OSError, ValueError):
-        return 0
+@functools.cache
+def _warn(path: str, weights: Path) -> None:
+    """Once: a server asks for every request."""
+    _logger.warning("%s was tuned, but %s is not there any more: run %%llm tune again", path, weights)
 
 
 def _removed(path: Path) -> bool:

@@ -1,10 +1,4 @@
-"""What is kept of a model's tuning on one machine: a TOML file that a person can read.
-
-    models_dir/.tuned/<bytes of the model>-<16 hex of its hash>-<8 hex of the machine>.toml
-    models_dir/.tuned/<16 hex of its hash>-Q8_0.gguf
-
-Loading a model looks for a file that begins with the model's size, and so hashes none that was never tuned.
-"""
+"""What is kept of a model's tuning on one machine: a TOML file that a person can read."""
 
 from __future__ import annotations
 
@@ -19,7 +13,6 @@ from nbllm.session.tuning.setting import Setting
 
 _VERSION = 1
 _MAX_BYTES = 1 << 20
-_HASH_LENGTH = 16
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "weights": (str,),
     "threads": (int,),
@@ -27,28 +20,6 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "flash_attention": (bool,),
     "kv_type": (str,),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the tuning of one model on one machine is kept."""
-
-    folder: Path
-    size_bytes: int
-    short_hash: str
-    machine: str
-
-    @classmethod
-    def of(cls, folder: Path, size_bytes: int, model_hash: str, machine: str) -> Place:
-        return cls(folder, size_bytes, model_hash[:_HASH_LENGTH], machine)
-
-    @property
-    def path(self) -> Path:
-        return self.folder / f"{self.size_bytes}-{self.short_hash}-{self.machine}.toml"
-
-    def weights(self, kind: str) -> Path:
-        """The model's file in another format."""
-        return self.folder / f"{self.short_hash}-{kind}.gguf"
 
 
 @dataclass(frozen=True, slots=True)

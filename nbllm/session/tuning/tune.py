@@ -12,10 +12,10 @@ from nbllm.config import Config
 from nbllm.core import ModelInfo
 from nbllm.errors import InvalidRequestError, ParameterError
 from nbllm.session.tuning import record
-from nbllm.session.tuning.kept import folder_of, forget, unused_weights
+from nbllm.session.tuning.kept import forget, unused_weights
 from nbllm.session.tuning.lab import Lab, ProcessLab
 from nbllm.session.tuning.machine import Machine, this_machine
-from nbllm.session.tuning.record import Place, Record
+from nbllm.session.tuning.record import Record
 from nbllm.session.tuning.setting import Setting
 from nbllm.session.tuning.table import Table
 from nbllm.session.tuning.tuner import Step, Tuner
@@ -23,6 +23,7 @@ from nbllm.session.tuning.wish import Wish
 from nbllm.store import model_hash
 from nbllm.store.files import replace_file
 from nbllm.store.pulling.lock import locked
+from nbllm.store.tunings import Place, tunings_folder
 
 _BUSY = """
 Other programs were computing meanwhile, so take the speeds with care: tune again when it is quiet, after --forget"""
@@ -61,7 +62,7 @@ class Tuning:
             NbllmError: the model as it is cannot be measured.
             KeyboardInterrupt: what was measured is kept.
         """
-        folder = folder_of(self._config)
+        folder = tunings_folder(self._config)
         if self._wish.forgets and not folder.is_dir():
             return Outcome(None, f"nothing was kept of {self._model.name}")
         tell(Step(0, 1, f"reading {self._model.name}"))

@@ -11,8 +11,9 @@ from nbllm.errors import NbllmError
 from nbllm.session.tuning.candidates import formats, groups
 from nbllm.session.tuning.lab import Lab
 from nbllm.session.tuning.measurement import Measurement
-from nbllm.session.tuning.record import Place, Record
+from nbllm.session.tuning.record import Record
 from nbllm.session.tuning.setting import Setting
+from nbllm.store.tunings import Place
 
 GAIN, CLEAR_GAIN = 1.03, 1.25
 """What is no faster than the first is not chosen: it may be noise, and the simpler setting goes before. What is between

@@ -45,11 +45,11 @@ def wished(words: Sequence[str]) -> Wish:
         if not word.startswith("-"):
             names.append(word + equals + value)
         elif word not in FLAGS:
-            raise ParameterError("tune", f"{unknown_option(word, FLAGS)}; write tune {FORM}")
-        elif word == "--max-kl" and not equals:
-            flags[word] = rest.pop(0) if rest else ""
+            raise ParameterError("tune", f"{word!r:.40} {unknown_option(word, FLAGS)}; write tune {FORM}")
+        elif word != "--max-kl" and equals:
+            raise ParameterError("tune", f"{word} takes no value; write tune {FORM}")
         else:
-            flags[word] = value
+            flags[word] = value if equals or word != "--max-kl" else rest.pop(0) if rest else ""
     if len(names) != 1 or ("--forget" in flags and len(flags) > 1):
         raise ParameterError("tune", f"write tune {FORM}")
     limit = _limit(flags["--max-kl"]) if "--max-kl" in flags else MAX_KL

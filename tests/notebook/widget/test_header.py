@@ -7,13 +7,20 @@ from typing import Any
 
 import pytest
 
+from nbllm.config import load_config
 from nbllm.core import RANGES, SamplingParams
+from nbllm.core.presets import Preset
 from nbllm.notebook.conversations import Conversations
+from nbllm.notebook.models import SessionModels
 from nbllm.notebook.widget.book import TreeBook
 from nbllm.notebook.widget.events import Event
 from nbllm.notebook.widget.header import Listed, header, listed_models
 from nbllm.notebook.widget.talk import Talk
+from nbllm.session.loading import load
+from nbllm.session.tuning.setting import Setting
 from tests.notebook.conftest import ScriptedModels
+from tests.session.machine import Machine
+from tests.session.tuning.keeping import keep
 
 
 @pytest.fixture
@@ -106,3 +113,18 @@ def test_listed_models_are_those_with_names_and_what_is_loaded(
 def test_names_that_a_page_cannot_carry_are_changed(talk: Talk) -> None:
     said = header(talk, [Listed("half \ud83d\x00", "")])
     assert said["models"][0]["name"] == "half \N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize("name", ["toy", "mario"])
+def test_tuned_model_is_one_entry_that_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    monkeypatch.setenv("NBLLM_RUNTIME_DIR", str(tmp_path / "runtime"))
+    machine = Machine(monkeypatch)
+    keep(machine.add("toy"), load_config(), Setting("Q8_0"))
+    machine.save(Preset(name="mario", base="toy", system="You are Mario."))
+    model = load(name)
+    try:
+        listed = listed_models(SessionModels())
+        assert [one.name for one in listed if one.is_loaded] == [name]
+        assert sorted(one.name for one in listed if one.name in ("toy", "mario")) == ["mario", "toy"]
+    finally:
+        model.close()

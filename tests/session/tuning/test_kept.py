@@ -10,11 +10,12 @@ import pytest
 
 from nbllm.config import Config
 from nbllm.session.tuning import machine
-from nbllm.session.tuning.kept import folder_of, forget, tuned
+from nbllm.session.tuning.kept import forget, tuned
 from nbllm.session.tuning.machine import this_machine
 from nbllm.session.tuning.measurement import Measurement, Speeds
-from nbllm.session.tuning.record import Place, Record, written
+from nbllm.session.tuning.record import Record, written
 from nbllm.session.tuning.setting import Setting
+from nbllm.store.tunings import Place, tunings_folder
 
 CHOSEN = Setting("Q8_0", flash_attention=True)
 RECORD = Record("toy", "here", False, (Measurement(CHOSEN, (Speeds(1, 1, 1),), 0.01, 4),), CHOSEN)
@@ -34,7 +35,7 @@ def model(tmp_path: Path) -> Path:
 
 def keep(model: Path, config: Config, record: Record = RECORD, on: str | None = None) -> Place:
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    place = Place.of(folder_of(config), model.stat().st_size, digest, on or this_machine().key)
+    place = Place.of(tunings_folder(config), model.stat().st_size, digest, on or this_machine().key)
     place.folder.mkdir(parents=True, exist_ok=True)
     place.path.write_bytes(written(record))
     place.weights("Q8_0").write_bytes(b"GGUF")

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbllm.session.tuning.measurement import Measurement, Speeds
-from nbllm.session.tuning.record import Place, Record, read, written
+from nbllm.session.tuning.record import Record, read, written
 from nbllm.session.tuning.setting import Setting
+from nbllm.store.tunings import Place
 
 _TEXTS = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
 _SETTINGS = st.builds(

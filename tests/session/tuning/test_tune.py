@@ -11,10 +11,11 @@ import pytest
 from nbllm.config import Config
 from nbllm.core import ModelInfo
 from nbllm.errors import InvalidRequestError, ParameterError
-from nbllm.session.tuning.kept import folder_of, tuned
+from nbllm.session.tuning.kept import tuned
 from nbllm.session.tuning.tune import Outcome, Tuning
 from nbllm.session.tuning.wish import Wish
 from nbllm.store.pulling.lock import locked
+from nbllm.store.tunings import tunings_folder
 from tests.session.tuning.laboratory import Q4_1, ScriptedLab
 
 Run = Callable[..., Outcome]
@@ -49,7 +50,7 @@ def tune(config: Config, model: ModelInfo, lab: ScriptedLab) -> Run:
 
 
 def files(config: Config) -> list[str]:
-    return sorted(path.name.partition("-")[2] for path in folder_of(config).glob("*"))
+    return sorted(path.name.partition("-")[2] for path in tunings_folder(config).glob("*"))
 
 
 def test_choice_is_kept_and_said(tune: Run, model: ModelInfo, config: Config) -> None:
@@ -93,7 +94,7 @@ def test_forgetting_undoes_it(tune: Run, model: ModelInfo, config: Config) -> No
     tune()
     assert tune(forgets=True).text.startswith("toy is loaded as it is from now on; removed ")
     assert tuned(model.path, config) is None
-    assert not folder_of(config).exists()
+    assert not tunings_folder(config).exists()
     assert tune(forgets=True).text == "nothing was kept of toy"
 
 
@@ -115,7 +116,7 @@ def test_busy_machine_is_told_of(tune: Run, lab: ScriptedLab) -> None:
 
 def test_two_tunings_at_once_are_refused(tune: Run, config: Config) -> None:
     with (
-        locked(folder_of(config), config.models_dir, lambda: None),
+        locked(tunings_folder(config), config.models_dir, lambda: None),
         pytest.raises(InvalidRequestError, match="another tune is under way"),
     ):
         tune()

@@ -8,9 +8,10 @@ import pytest
 
 from nbllm.errors import NbllmError
 from nbllm.session.tuning.measurement import Measurement, Speeds
-from nbllm.session.tuning.record import Place, Record
+from nbllm.session.tuning.record import Record
 from nbllm.session.tuning.setting import Setting
 from nbllm.session.tuning.tuner import Step, Tuner
+from nbllm.store.tunings import Place
 from tests.session.tuning.laboratory import Q4_1, ScriptedLab
 
 
