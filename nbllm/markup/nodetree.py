@@ -26,6 +26,7 @@ _TAGS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote"
 _TAGS |= {"table", "thead", "tbody", "tr", "th", "td"}
 _MAX_DEPTH = 36  # of the nodes that are still open; three more go below for the pieces of code
 _ALIGNMENT = re.compile(r"text-align:(left|center|right)")
+_TASK = re.compile(r"\[([ xX])\](?=[ \t])")
 _BREAK = re.compile(r"<br[ ]?/?>", re.IGNORECASE)
 
 
@@ -42,6 +43,7 @@ class NodeTree:
 
     def _take(self, token: Token) -> None:
         if token.type == "inline":
+            self._tick(token.children or [])
             for child in token.children or ():
                 self._take(child)
         elif token.nesting > 0:
@@ -91,6 +93,18 @@ class NodeTree:
                 self._image(token)
             case _:
                 self._words(normalized(token.content))  # a reference such as `&#1;` may stand for any character
+
+    def _tick(self, inline: list[Token]) -> None:
+        """Begin an item of a list with a box where its text begins with the mark of one, which is taken out."""
+        if inline and inline[0].type == "text" and (mark := _TASK.match(inline[0].content)) and self._begins_item():
+            self._open[-1].append(["input", {"checked": mark[1] != " "}])
+            inline[0].content = inline[0].content[mark.end() :]
+
+    def _begins_item(self) -> bool:
+        node, around = self._open[-1], self._open[-2]
+        if node[:1] == ["p"]:
+            return len(node) == 2 and around[:1] == ["li"] and len(around) == 3
+        return node[:1] == ["li"] and len(node) == 2
 
     def _words(self, text: str) -> None:
         """Text, in which a table's cell has its only way to break a line."""

@@ -9,13 +9,15 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from nbllm.errors import InvalidRequestError, ParameterError
 from nbllm.markup.characters import normalized
 from nbllm.notebook.tree import Tree, Turn
+from nbllm.session.watchers import Watchers
 
 if TYPE_CHECKING:
     from nbllm.core import FinishReason, Message
@@ -41,6 +43,7 @@ class Conversations:
         self._forgotten: weakref.WeakSet[Tree] = weakref.WeakSet()
         self._uses: list[_Use] = []
         self._current: Tree | None = None
+        self._watchers = Watchers()
 
     @property
     def current(self) -> Tree | None:
@@ -54,6 +57,14 @@ class Conversations:
     def trees(self) -> list[Tree]:
         with self._lock:
             return list(self._trees.values())
+
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called when the names are others, on the thread that made them so and with no lock held.
+
+        Returns:
+            what ends that; calling it twice is harmless.
+        """
+        return self._watchers.add(callback)
 
     def get(self, name: str) -> Tree:
         """Raises InvalidRequestError with the closest names when there is none of that name."""
@@ -158,7 +169,7 @@ class Conversations:
             InvalidRequestError: it is another conversation's.
         """
         name = checked_name(name)
-        with self._lock:
+        with self._changing():
             tree = tree.taken_into or tree
             if self._trees.get(name) is not tree:
                 self._refuse_taken(name)
@@ -174,7 +185,7 @@ class Conversations:
         Raises:
             InvalidRequestError: there is none of that name.
         """
-        with self._lock:
+        with self._changing():
             gone = list(self._trees.values()) if name is None else [self.get(name)]
             for tree in gone:
                 del self._trees[tree.name]
@@ -219,9 +230,9 @@ class Conversations:
             InvalidRequestError: the name is taken.
         """
         tree = Tree.of_messages(name, messages)
-        with self._lock:
+        with self._changing():
             self._refuse_taken(name)
-            return self.commit(tree)
+            return self._take_up(tree, None, 0)
 
     # ---- inside
 
@@ -267,16 +278,30 @@ class Conversations:
         return f"chat-{max(numbers, default=0) + 1}"
 
     def _taken_up(self, tree: Tree, cell: str | None, execution: int) -> Tree:
-        with self._lock:
-            target = self._registered(tree)
-            if target is not tree:
-                tree.taken_into = target
-            if target not in self._forgotten:
-                self._current = target
-                self._uses.append(_Use(cell, execution, target))
+        with self._changing():
+            target = self._take_up(tree, cell, execution)
         if target is not tree:  # outside of the lock, for it calls those who watch
             target.restart(tree)
         return target
+
+    def _take_up(self, tree: Tree, cell: str | None, execution: int) -> Tree:
+        target = self._registered(tree)
+        if target is not tree:
+            tree.taken_into = target
+        if target not in self._forgotten:
+            self._current = target
+            self._uses.append(_Use(cell, execution, target))
+        return target
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Under the lock; those who watch are told after it, if the names are others then."""
+        with self._lock:
+            before = list(self._trees)
+            yield
+            is_told = before != list(self._trees)
+        if is_told:
+            self._watchers.tell("the names of conversations")
 
     def _registered(self, tree: Tree) -> Tree:
         if tree.taken_into is not None:
@@ -294,7 +319,8 @@ class Conversations:
     def _refuse_taken(self, name: str) -> None:
         if name in self._trees:
             raise InvalidRequestError(
-                f"there is a conversation {name!r} already: give another name, or forget that one first (%llm reset)"
+                f"there is a conversation {name!r} already: give another name, or forget that one first "
+                "(%llm reset NAME)"
             )
 
 

@@ -12,13 +12,14 @@ from nbllm.markup.nodes import Node, nodes
 from tests.markup.attacks import ATTACKS, FRAGMENTS
 
 TAGS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "em", "strong", "s"}
-TAGS |= {"a", "table", "thead", "tbody", "tr", "th", "td", "hr", "br", "span"}
+TAGS |= {"a", "table", "thead", "tbody", "tr", "th", "td", "hr", "br", "span", "input"}
 ATTRIBUTES = {
     "a": {"href", "title"},
     "ol": {"start"},
     "th": {"align"},
     "td": {"align"},
     "pre": {"class", "data-language"},
+    "input": {"checked"},
     "span": {"class", "data-display"},
 }
 
@@ -47,6 +48,9 @@ def check_harmless(found: list[Node]) -> None:
         assert attributes.get("align", "left") in ("left", "center", "right")
         assert isinstance(attributes.get("start", 1), int)
         assert all(isinstance(child, str | list) for child in children)
+        if tag == "input":
+            assert isinstance(attributes["checked"], bool)
+            assert not children
         if tag == "a":
             assert attributes["href"].startswith(("http://", "https://", "mailto:"))
             assert not any(inner[0] == "a" for inner in elements(children))
@@ -105,6 +109,37 @@ def test_words_are_kept_whatever_is_around_them(word: str, name: str) -> None:
 )
 def test_block_becomes_a_node(text: str, expected: Node) -> None:
     assert nodes(text)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "item"),
+    [
+        pytest.param("- [ ] one", [["input", {"checked": False}], " one"], id="open"),
+        pytest.param("1. [x] one", [["input", {"checked": True}], " one"], id="done, with a number"),
+        pytest.param("* [X] **one**", [["input", {"checked": True}], " ", ["strong", {}, "one"]], id="bold"),
+        pytest.param("- [x] one\n\n- b", [["p", {}, ["input", {"checked": True}], " one"]], id="loose list"),
+        pytest.param(
+            "- [x] [y](http://a.b)",
+            [["input", {"checked": True}], " ", ["a", {"href": "http://a.b"}, "y"]],
+            id="before a link",
+        ),
+        pytest.param("- [x](http://a.b) one", [["a", {"href": "http://a.b"}, "x"], " one"], id="link"),
+        pytest.param("- [x]one", ["[x]one"], id="no space"),
+        pytest.param("- \\[x] one", ["[x] one"], id="escaped"),
+        pytest.param("- `[x]` one", [["code", {}, "[x]"], " one"], id="code"),
+        pytest.param("- one [x] two", ["one [x] two"], id="in the middle"),
+        pytest.param("- # [x] one", [["h1", {}, "[x] one"]], id="heading"),
+        pytest.param("- a\n\n  [x] one", [["p", {}, "a"], ["p", {}, "[x] one"]], id="second paragraph"),
+        pytest.param("- [x [ ] y](javascript:a)", ["x [ ] y"], id="link that is none"),
+    ],
+)
+def test_item_that_begins_with_a_mark_is_a_task(text: str, item: list[Node]) -> None:
+    assert nodes(text)[0][2][2:] == item
+
+
+@pytest.mark.parametrize("text", ["[x] one", "> [x] one", "| a |\n|---|\n| [x] one |"])
+def test_mark_outside_of_a_list_is_text(text: str) -> None:
+    assert "[x] one" in text_of(nodes(text))
 
 
 def test_table_has_alignments_and_broken_lines() -> None:

@@ -615,6 +615,27 @@ def test_those_who_watch_are_told_with_no_lock_held(cells: Cells, books: Convers
     assert seen == [["talk"], ["talk"], ["talk"], ["talk"], ["other"]]
 
 
+def test_those_who_watch_the_names_are_told_with_no_lock_held(cells: Cells, books: Conversations) -> None:
+    seen: list[list[str]] = []
+
+    def look() -> None:
+        other = threading.Thread(target=lambda: seen.append(books.names()), daemon=True)
+        other.start()
+        other.join(20)
+
+    unwatch = books.watch(look)
+    cells.run(name="talk")
+    cells.run(name="talk")  # no other names
+    books.begin("opened", [Message("user", "a"), Message("assistant", "b")])
+    books.rename(books.get("talk"), "other")
+    with pytest.raises(InvalidRequestError):
+        books.rename(books.get("other"), "opened")
+    books.reset("other")
+    unwatch()
+    books.reset()
+    assert seen == [["talk"], ["talk", "opened"], ["other", "opened"], ["opened"]]
+
+
 def test_answer_is_recorded_with_another_beginning(cells: Cells, books: Conversations) -> None:
     cells.run(name="talk", system="Be brief.")
     tree = books.get("talk")

@@ -380,8 +380,8 @@ def test_real_runner_leaves_a_record_that_another_process_can_use(
 @pytest.mark.model
 def test_memory_fits_a_small_model_and_not_an_endless_one(real_spec: RunnerSpec) -> None:
     assert spawn.fits(real_spec)
-    options = LoadOptions(context_length=512, kv_tokens=10_000_000)
-    assert not spawn.fits(RunnerSpec(path=real_spec.path, name="a", folder=real_spec.folder, options=options))
+    for options in (LoadOptions(context_length=512, kv_tokens=10_000_000), LoadOptions(max_batch=10_000_000)):
+        assert not spawn.fits(RunnerSpec(path=real_spec.path, name="a", folder=real_spec.folder, options=options))
 
 
 def test_memory_of_what_is_no_model_is_left_to_the_runner(spec: RunnerSpec) -> None:

@@ -104,6 +104,7 @@ class ChatWidget(anywidget.AnyWidget):
             on_event=self._on_event,
         )
         self._commands = Commands(self._talk, self)
+        self._unwatch = desk.conversations.watch(self._screen.refresh)
         self.set_trait("limits", _LIMITS)
         self._screen.start(self._talk)
         super().__init__()
@@ -208,6 +209,7 @@ class ChatWidget(anywidget.AnyWidget):
     # ---- inside
 
     def _end(self) -> None:
+        self._unwatch()
         self._talk.close()
         self._talk.wait(_LAST_WORDS_S)  # what is being answered is kept as far as it came
         self._keeper.close(self._talk.book)

@@ -18,6 +18,7 @@ from nbllm.notebook.widget.transcript import Transcript, live_question
 
 if TYPE_CHECKING:
     from nbllm.notebook.models import Models
+    from nbllm.notebook.tree import Turn
     from nbllm.notebook.widget.events import Event
     from nbllm.notebook.widget.talk import Talk
 
@@ -51,6 +52,7 @@ class Screen:
         self._listing = threading.Lock()
         self._keeping = threading.Lock()
         self._num_said = self._num_kept = 0
+        self._parent: Turn | None = None  # what the answer on its way follows
         self._is_unkept = False
         self._talk: Talk | None = None
         self.ended: Ended | None = None
@@ -78,7 +80,7 @@ class Screen:
         self._put(partial(self._set_trait, name, value))
 
     def refresh(self) -> None:
-        """The model or a setting is another."""
+        """The model, a setting or the name of a conversation is another."""
         self._put(self._set_header)
 
     def hello(self) -> None:
@@ -133,6 +135,9 @@ class Screen:
     def _begin(self, event: Begun) -> None:
         self.ended = None
         self.change(error="", draft="")
+        self._parent = event.parent
+        if self._talk is not None and event.parent is not None and self._talk.book.tree.is_stale(event.parent):
+            self._put(self._set_transcript)
         after = event.parent.number if event.parent is not None else 0
         self._live.begin(event.live, live_question(event.live, event.question.content), after)
 
@@ -143,16 +148,24 @@ class Screen:
             self._transcript.note(
                 event.turn, event.response, live=event.live, context_length=talk.context[1], blocks=blocks
             )
+            self._parent = None
         self._put(self._set_transcript, self._set_header)
         # The next question need not wait until this one is on disk, after which the Talk says that it is idle.
         phase = talk.phase if talk is not None else "idle"
         self.change(phase=phase, detail="", error=normalized(event.error), draft=normalized(event.draft))
         self._live.end()
+        self._follow_head()
         if event.turn is not None:
             self._num_said += 1
             self.keep()
         self.ended = event
         self.list_models()
+
+    def _follow_head(self) -> None:
+        """Nothing comes any more that would stand under another branch."""
+        if self._parent is not None:
+            self._parent = None
+            self._put(self._set_transcript)
 
     def _keep_soon(self) -> None:
         """A cell said something, and need not wait for the disk; without a page its output has to be done with it."""
@@ -171,7 +184,7 @@ class Screen:
 
     def _set_transcript(self) -> None:
         if self._talk is not None:
-            self._set_trait("transcript", self._transcript.of(self._talk.book.tree))
+            self._set_trait("transcript", self._transcript.of(self._talk.book.tree, self._parent))
 
     def _set_header(self) -> None:
         if self._talk is not None:

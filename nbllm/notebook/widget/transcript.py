@@ -44,9 +44,16 @@ class Transcript:
         """
         self._noted[turn] = _Noted(live, usage_line(response, context_length), blocks)
 
-    def of(self, tree: Tree) -> list[Message]:
-        """The messages of the path that is active now."""
+    def of(self, tree: Tree, parent: Turn | None = None) -> list[Message]:
+        """The messages of the path that is active now.
+
+        Args:
+            parent: what an answer on its way follows. If a cell has taken another branch meanwhile, the messages are
+                those that lead to it.
+        """
         path = tree.path()
+        if parent is not None and parent not in path:
+            path = tree.path(parent)
         branches = _branches(tree)
         self._answers = {turn: self._answers.get(turn) or self._answer(turn) for turn in path}
         messages = []

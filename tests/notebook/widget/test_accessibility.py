@@ -50,6 +50,7 @@ _REST: list[Any] = [
         ["p", {}, "See ", ["a", {"href": "https://example.org"}, "this page"], ", ", ["s", {}, "or not"]],
     ),
     *(["ul", {}, ["li", {}, "one ", ["code", {}, "inline"]]], ["blockquote", {}, ["p", {}, "quoted"]], ["hr", {}]),
+    ["ul", {}, *(["li", {}, ["input", {"checked": done}], " a task"] for done in (True, False))],
 ]
 FULL = [
     question(1, "What is this?", attachments=[{"name": "notes.txt", "size": 12}]),
@@ -112,6 +113,15 @@ def _settings(chat: ChatPage) -> None:
     view.locator(".nbllm-settings-button").click()
 
 
+def _refused(chat: ChatPage) -> None:
+    view = chat.begin(transcript=FULL)
+    chat.refuse("there is a conversation 'side' already: give another name")
+    view.locator(".nbllm-rename").click()
+    view.locator("input:focus").fill("side")
+    chat.page.keyboard.press("Enter")
+    expect(view.locator(".nbllm-reason")).to_be_visible()
+
+
 def _error(chat: ChatPage) -> None:
     view = chat.begin(transcript=FULL, state={"error": "no model is there; type: %llm get smollm2", "draft": "lost"})
     file: Any = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"x"}
@@ -127,7 +137,7 @@ def _busy(chat: ChatPage) -> None:
     expect(view.locator(".nbllm-interrupt")).to_be_visible()
 
 
-STATES = (_empty, _full, _editing, _answering, _settings, _error, _busy)
+STATES = (_empty, _full, _editing, _answering, _settings, _refused, _error, _busy)
 _AUDIT = "() => axe.run('main', { resultTypes: ['violations'] })"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import comm
 import pytest
 
+from nbllm.core import Chunk
 from nbllm.errors import InvalidRequestError, ModelNotFoundError, ParameterError
 from nbllm.notebook.extension import unload_ipython_extension
 from nbllm.notebook.widget import exits
@@ -397,6 +398,83 @@ def test_page_sees_a_changed_setting_and_a_name(notebook: Notebook, page: Page) 
     assert "out of range" in page.ask(do="settings", values={"temperature": -1})
     assert page.ask(do="rename", name="mine") == ""
     assert (widget.conversation, page.traits["header"]["conversation"]) == ("mine", "mine")
+
+
+def shown(page: Page) -> list[str]:
+    return [message["text"] for message in page.traits["transcript"]]
+
+
+def waiting(notebook: Notebook, page: Page, widget: ChatWidget) -> dict[str, Any]:
+    """Ask something, and return what the page knows of the answer, of which some has come."""
+    notebook.engine.enqueue(["half"], until_cancelled=True)
+    widget.send("Q", wait=False)
+    assert page.wait_for(lambda page: any(message["is"] == "delta" for message in page.custom))
+    found: dict[str, Any] = [message["live"] for message in page.custom if message["is"] == "live"][-1]
+    return found
+
+
+def test_answer_stands_under_what_it_answers_though_a_cell_takes_another_branch(notebook: Notebook, page: Page) -> None:
+    ask(notebook, "%chat hi", "A1", "one")
+    widget = ChatWidget()
+    assert waiting(notebook, page, widget)["after"] == 1
+    ask(notebook, "%chat hi", "A2", "one")
+    assert shown(page) == ["hi", "A1"]
+    assert page.traits["transcript"][0]["branches"] == {"index": 0, "turns": [1, 2]}
+    widget.stop()
+    assert widget._talk.wait(10)
+    assert shown(page) == ["hi", "A1", "Q", "half"]
+
+
+def test_question_without_an_answer_leaves_the_branch_that_a_cell_took(notebook: Notebook, page: Page) -> None:
+    ask(notebook, "%chat hi", "A1", "one")
+    widget = ChatWidget()
+    notebook.engine.enqueue([Chunk(reasoning="hm")], until_cancelled=True)
+    widget.send("Q", wait=False)
+    assert page.wait_for(lambda page: any(message["is"] == "delta" for message in page.custom))
+    ask(notebook, "%chat hi", "A2", "one")
+    assert shown(page) == ["hi", "A1"]
+    widget.stop()
+    assert widget._talk.wait(10)
+    assert shown(page) == ["hi", "A2"]
+    assert page.traits["state"]["draft"] == "Q"
+
+
+def test_answer_to_a_stale_turn_stands_under_its_own_branch(notebook: Notebook, page: Page) -> None:
+    widget = ChatWidget()
+    answered(notebook, widget, "Q1", "A1")
+    answered(notebook, widget, "Q2", "A2")
+    tree = widget._talk.book.tree
+    tree.restart(tree.restarted())
+    assert shown(page) == []
+    notebook.engine.enqueue(["half"], until_cancelled=True)
+    num_before = len(page.custom)
+    widget._talk.regenerate(2)
+    assert page.wait_for(lambda page: any(message["is"] == "delta" for message in page.custom[num_before:]))
+    assert shown(page) == ["Q1", "A1"]
+    widget.stop()
+    assert widget._talk.wait(10)
+    assert shown(page) == ["Q1", "A1", "Q2", "half"]
+
+
+def names(widget: ChatWidget) -> list[str]:
+    found: list[str] = widget.header["conversations"]
+    return found
+
+
+def test_every_widget_lists_the_conversations_that_others_make(notebook: Notebook, page: Page) -> None:
+    one, two = ChatWidget(conversation="first"), ChatWidget(conversation="second")
+    assert names(one) == names(two) == ["first", "second"]
+    two._talk.rename("other")
+    assert names(one) == ["first", "other"]
+    ask(notebook, "%chat --new hi", "A1")
+    assert names(one) == names(two) == ["first", "other", "chat-1"]
+    two._talk.new()
+    assert names(one) == ["first", "other", "chat-1", "chat-2"]
+    notebook.run("%llm reset other")
+    assert names(one) == names(two) == ["first", "chat-1", "chat-2"]
+    one.close()
+    two._talk.rename("last")
+    assert names(one) == ["first", "chat-1", "chat-2"]
 
 
 def test_export_is_sent_to_the_page(notebook: Notebook, page: Page) -> None:

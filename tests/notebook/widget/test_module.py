@@ -216,6 +216,52 @@ def test_messages_behind_a_regenerated_answer_are_hidden(chat: ChatPage) -> None
     expect(view.get_by_text("answer 3")).to_be_visible()
 
 
+_HOLD_TIMERS = """() => {
+  const timers = new Map(), clear = window.clearTimeout;
+  let id = 1e9;  // above those of the browser
+  window.held = { timers, clear, set: window.setTimeout };
+  window.setTimeout = (act) => { timers.set(++id, act); return id; };
+  window.clearTimeout = (id) => { if (!timers.delete(id)) clear(id); };
+}"""
+_END_TIMERS = "() => { for (const act of [...window.held.timers.values()]) act(); window.held.timers.clear(); }"
+_FREE_TIMERS = "() => { window.setTimeout = window.held.set; window.clearTimeout = window.held.clear; }"
+
+
+@pytest.fixture
+def held_timers(chat: ChatPage) -> Iterator[None]:
+    """None of the module's timers ends before `_END_TIMERS`."""
+    chat.page.evaluate(_HOLD_TIMERS)
+    yield
+    chat.page.evaluate(_FREE_TIMERS)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param({}, "Answer complete", id="whole"),
+        pytest.param({"draft": "Why?"}, "Stopped", id="stopped before a word"),
+    ],
+)
+@pytest.mark.usefixtures("held_timers")
+def test_end_of_an_answer_is_said_once(chat: ChatPage, change: dict[str, str], said: str) -> None:
+    view = chat.begin(transcript=exchange(1), state={"phase": "answering"})
+    chat.update(state={"phase": "idle", **change})
+    expect(view.locator(".nbllm-status")).to_have_text(said)
+    chat.page.evaluate(_END_TIMERS)
+    expect(view.locator(".nbllm-status")).to_have_text("")
+    chat.update(header={"context": {"used": 600, "length": 2048}})
+    expect(chat.show().locator(".nbllm-status")).to_have_text("")
+
+
+@pytest.mark.usefixtures("held_timers")
+def test_view_that_goes_leaves_no_timer(chat: ChatPage) -> None:
+    chat.begin(transcript=exchange(1), state={"phase": "answering"})
+    chat.update(state={"phase": "idle"})
+    assert chat.page.evaluate("window.held.timers.size") > 0
+    chat.leave()
+    assert chat.page.evaluate("window.held.timers.size") == 0
+
+
 def test_live_of_the_first_turn_hides_everything(chat: ChatPage) -> None:
     view = chat.begin(transcript=exchange(2))
     chat.deliver(live(1, "anew", after=0, question=question(1, "another beginning")))
@@ -627,6 +673,41 @@ def test_conversation_is_renamed(chat: ChatPage) -> None:
     expect(view.locator(".nbllm-rename")).to_be_focused()
 
 
+def test_refused_name_stays_to_be_corrected(chat: ChatPage) -> None:
+    view, reason = chat.begin(), "there is a conversation 'side' already"
+    chat.refuse(reason)
+    view.locator(".nbllm-rename").click()
+    name = view.get_by_label("New name of the conversation")
+    name.fill("side")
+    name.press("Enter")
+    expect(view.locator(".nbllm-rename-form").get_by_role("alert")).to_have_text(reason)
+    expect(name).to_have_accessible_description(reason)
+    expect(name).to_have_attribute("aria-invalid", "true")
+    expect(name).to_have_value("side")
+    expect(name).to_be_focused()
+    expect(view.locator(".nbllm-error")).to_be_empty()
+    chat.refuse("")
+    name.fill("sideways")
+    name.press("Enter")
+    expect(name).to_be_hidden()
+    expect(view.locator(".nbllm-rename")).to_be_focused()
+    view.locator(".nbllm-rename").click()
+    expect(view.locator(".nbllm-reason")).to_be_empty()
+    expect(name).to_have_attribute("aria-invalid", "false")
+
+
+def test_refusal_of_a_name_that_was_put_away_is_not_lost(chat: ChatPage) -> None:
+    view = chat.begin()
+    chat.deafen()
+    view.locator(".nbllm-rename").click()
+    view.locator("input:focus").fill("side")
+    chat.page.keyboard.press("Enter")
+    chat.page.keyboard.press("Escape")
+    chat.deliver({"is": "got", "id": chat.ids()[-1], "refused": "taken"})
+    expect(view.locator(".nbllm-error")).to_have_text("taken")
+    expect(view.locator(".nbllm-rename-form")).to_be_hidden()
+
+
 def test_menu_of_formats_is_walked_with_the_arrows(chat: ChatPage) -> None:
     view = chat.begin()
     view.locator(".nbllm-export").focus()
@@ -788,6 +869,23 @@ def test_own_question_brings_the_reader_to_the_bottom(chat: ChatPage) -> None:
 
 
 # What may be built
+
+
+def test_task_is_a_box_that_cannot_be_ticked(chat: ChatPage) -> None:
+    tasks = ["ul", {}, *(["li", {}, ["input", {"checked": done}], " a task"] for done in (True, False))]
+    view = chat.begin(transcript=[answer(1, tasks)])
+    done, to_do = view.get_by_role("checkbox").all()
+    expect(done).to_be_checked()
+    expect(done).to_have_accessible_name("done")
+    expect(to_do).not_to_be_checked()
+    expect(to_do).to_have_accessible_name("to do")
+    for box_of_task in (done, to_do):
+        expect(box_of_task).to_be_disabled()
+    forged = {"type": "image", "src": "https://evil.invalid/x", "formaction": "x", "onfocus": "x", "name": "x"}
+    chat.update(transcript=[answer(1, ["input", forged])])
+    expect(view.get_by_role("checkbox")).to_have_count(1)
+    names = view.locator(".nbllm-body input").evaluate("(box) => box.getAttributeNames().sort()")
+    assert names == ["aria-label", "disabled", "type"]
 
 
 def test_links_open_elsewhere_and_tell_nothing(chat: ChatPage) -> None:

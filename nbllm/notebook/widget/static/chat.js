@@ -7,6 +7,7 @@
 const TRAITS = ["transcript", "header", "state", "stop_token", "limits"];
 const LATE_MS = 400; // an idle kernel says "got" well within this
 const DONE_MS = 1500;
+const ENDED_MS = 4000;
 const NEAR_PX = 40;
 const FIRST_MESSAGES = 30; // what a screen shows, and some to scroll; the rest is built when the page has time
 const SLICE_MESSAGES = 6;
@@ -55,7 +56,6 @@ function joined(model) {
     lastSent: null, // until it is answered: the kernel gives back the text alone
     numExports: 0,
     isGone: false,
-    hasAnswered: false,
     numDrafts: model.get("state").draft ? 1 : 0,
     ends: [],
   };
@@ -88,6 +88,7 @@ function watchKernel(state) {
 
 function leave(state) {
   for (const end of state.ends) end();
+  clearTimeout(state.asking);
   setGone(state, true);
   STATES.delete(identity(state.model));
 }
@@ -115,9 +116,10 @@ function phaseChanged(state, before, after) {
   // Counted here, not when drawing: the same question may fail twice between two frames.
   if (after.draft && after.draft !== before.draft) state.numDrafts += 1;
   if (before.phase === after.phase) return;
-  state.hasAnswered = after.phase === "idle";
-  if (state.hasAnswered && !after.draft) state.lastSent = null;
-  if (state.hasAnswered && state.sending?.isGot) setSending(state, null);
+  if (after.phase !== "idle") return;
+  if (!after.draft) state.lastSent = null;
+  if (state.sending?.isGot) setSending(state, null);
+  for (const view of state.views) say(view, endingOf(state), ENDED_MS);
 }
 
 function setSending(state, sending) {
@@ -468,10 +470,18 @@ function buildHead(view) {
 }
 
 function buildRename(view) {
-  view.newName = make("input", "", { type: "text", "aria-label": "New name of the conversation", autocomplete: "off" });
+  const id = `${view.id}-reason`;
+  view.newName = make("input", "", {
+    type: "text",
+    "aria-label": "New name of the conversation",
+    "aria-describedby": id,
+    autocomplete: "off",
+  });
   const save = make("button", "nbllm-save", { type: "submit" }, "Rename");
   const cancel = button("nbllm-cancel", "Cancel", "cancelRename", "Cancel");
-  view.rename = make("form", "nbllm-rename-form nbllm-editing", { hidden: true }, view.newName, save, cancel);
+  view.reason = make("span", "nbllm-reason", { id, role: "alert" });
+  const parts = [view.newName, save, cancel, view.reason];
+  view.rename = make("form", "nbllm-rename-form nbllm-editing", { hidden: true }, ...parts);
   return view.rename;
 }
 
@@ -592,7 +602,7 @@ function drawStatus(view) {
   const late = [...state.requests.values()].find((entry) => entry.isLate);
   const closed = closedBecause(state);
   const { phase, detail } = state.state;
-  setText(view.phase, closed || late?.late || PHASES[phase] || view.said || endingOf(state));
+  setText(view.phase, closed || late?.late || PHASES[phase] || view.said);
   setText(view.detail, !closed && !late && PHASES[phase] && detail ? ` ${detail}` : "");
   view.root.dataset.phase = phase;
   view.root.toggleAttribute("data-gone", closed !== "");
@@ -600,15 +610,15 @@ function drawStatus(view) {
 }
 
 /** Say that something is done, for a moment. */
-function say(view, text) {
+function say(view, text, ms = DONE_MS) {
   view.said = text;
   schedule(view);
   clearTimeout(view.saying);
-  view.saying = text ? setTimeout(() => say(view, ""), DONE_MS) : 0;
+  view.saying = text ? setTimeout(() => say(view, ""), ms) : 0;
 }
 
 function endingOf(state) {
-  if (!state.hasAnswered || state.state.error) return "";
+  if (state.state.error) return "";
   if (state.state.draft) return "Stopped"; // before a word of it: the question is back
   return state.transcript.at(-1)?.ending === "interrupted" ? "Stopped" : "Answer complete";
 }
@@ -1066,20 +1076,39 @@ function closeSettings(view) {
 
 function openRename(view) {
   view.newName.value = view.state.header.conversation;
+  sayWhyNot(view, "");
   view.rename.hidden = false;
   view.newName.select();
   view.newName.focus();
 }
 
 function closeRename(view) {
+  const { activeElement } = document;
   view.rename.hidden = true;
-  view.renameButton.focus();
+  if (activeElement === document.body || view.rename.contains(activeElement)) view.renameButton.focus();
 }
 
+/** The form stays until the name is taken: one that is refused is there to be corrected. */
 function rename(view) {
   const name = view.newName.value.trim();
-  if (name && name !== view.state.header.conversation) tell(view, { do: "rename", name });
-  closeRename(view);
+  if (!name || name === view.state.header.conversation) return closeRename(view);
+  sayWhyNot(view, "");
+  const isThere = () => !view.rename.hidden && view.newName.value.trim() === name;
+  request(view.state, { do: "rename", name }, {
+    late: LATE_OTHER,
+    refused: (reason) => {
+      if (isThere() && reason !== GONE) sayWhyNot(view, reason);
+      else if (reason !== GONE) complain(view, reason);
+    },
+    taken: () => isThere() && closeRename(view),
+  });
+}
+
+/** Why the name that was typed is not taken; "" when nothing speaks against it. */
+function sayWhyNot(view, reason) {
+  setText(view.reason, reason);
+  view.newName.setAttribute("aria-invalid", String(reason !== ""));
+  if (reason && view.rename.contains(document.activeElement)) view.newName.focus();
 }
 
 function toggleMenu(view, isOpen = view.menu.hidden, isFocused = true) {
@@ -1580,6 +1609,7 @@ function close(view, forget) {
   view.state.views.delete(view);
   view.end.abort();
   cancelAnimationFrame(view.frame);
+  clearTimeout(view.saying);
   forget();
   view.root.remove();
 }
