@@ -30,7 +30,7 @@ class Templates:
             if source is None:
                 return self._own
             if source not in self._given:
-                self._given[source] = self._made(source, "the template that came with the request")
+                self._given[source] = self._made(source, "the template of the request or its preset")
             self._given.move_to_end(source)
             while len(self._given) > MOST_KEPT:
                 self._given.popitem(last=False)

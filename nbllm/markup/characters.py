@@ -66,7 +66,7 @@ class PlainStream:
         first, *others = delta.split("\n")
         self._line.append(first)
         for line in others:
-            self._done.append(plain_text("".join(self._line).removesuffix("\r")) + "\n")
+            self._done.append(plain_text("".join(self._line) + "\n"))
             self._line = [line]
 
     def text(self) -> str:

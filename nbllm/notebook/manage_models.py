@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
+from nbllm.errors import in_one_line
 from nbllm.notebook.command_words import expect
 from nbllm.notebook.flags import as_value
 
@@ -47,13 +48,19 @@ class ModelCommands:
 
         config, memory = load_config(), total_memory()
         if words:
-            self._say(pull_typed(words[0], config=config, memory_bytes=memory, file=sys.stdout))
+            try:
+                self._say(pull_typed(words[0], config=config, memory_bytes=memory, file=sys.stdout))
+            except KeyboardInterrupt as interrupt:
+                in_one_line(interrupt, "the pull was stopped")
+                raise
         else:
             self._say(f"{suggestions(config, memory)}\n\nTo get one:  %llm pull NAME")
 
     def load(self, words: list[str]) -> None:
         expect("load", words, "NAME [OPTION=VALUE ...]", 1, 100)
         options = dict(_option(word) for word in words[1:])
+        if "lora" in options:  # cells ask for models by their names, and this one has none
+            raise UsageError(f"make a preset with it: %llm create NAME from={words[0]} adapter={options['lora']}")
         model = self._desk.models.load(words[0], **options)
         self._say(model.info.summary)
 

@@ -211,7 +211,8 @@ class Router:
 def _own_options(target: Target) -> dict[str, Any]:
     if target.preset is None:
         return {}
-    own = {"context_length": target.preset.context_length, "threads": target.preset.threads}
+    length = _at_most(target.preset.context_length or 0, target.context_length) or None
+    own = {"context_length": length, "threads": target.preset.threads}
     return {name: value for name, value in own.items() if value is not None}
 
 

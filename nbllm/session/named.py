@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nbllm.core.presets import Preset
+from nbllm.errors import ModelNotFoundError
 from nbllm.session.tuning.kept import Tuned, tuned
-from nbllm.store import resolve
+from nbllm.store import model_info, resolve
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nbllm.config import Config
     from nbllm.session.model import Model
 
@@ -46,8 +49,15 @@ class Named:
         """The options of `nbllm.load` that the preset has."""
         if self.preset is None:
             return {}
-        given = {"context_length": self.preset.context_length, "threads": self.preset.threads}
+        given = {"context_length": self._context_length(self.preset), "threads": self.preset.threads}
         return {name: value for name, value in given.items() if value is not None}
+
+    def _context_length(self, preset: Preset) -> int | None:
+        """No more than the model has learnt: a Modelfile that many models share may well ask for more."""
+        if preset.context_length is None:
+            return None
+        learnt = model_info(self.path, self.name).context_length
+        return min(preset.context_length, learnt) if learnt else preset.context_length
 
     def among(self, models: Sequence[Model]) -> Model | None:
         """The last one of this file and preset, with whatever options it was loaded."""
@@ -76,11 +86,26 @@ def named(model: str | os.PathLike[str] | None, config: Config) -> Named:
     wanted = meant(model, config)
     preset = shelf.find(wanted, config) if isinstance(wanted, str) else None
     if preset is None:
-        path = str(resolve(wanted, config))
+        path = str(_resolved(wanted, config))
         return _as_tuned(Named(os.fspath(wanted), path, os.fspath(wanted)), config)
     found = shelf.flattened(preset, config)
     base = config.unaliased(found.preset.base)
     return _as_tuned(Named(preset.name, str(found.path), base, found.preset, found.preset), config)
+
+
+def _resolved(wanted: str | os.PathLike[str], config: Config) -> Path:
+    """Of what is no preset; one whose name is close may have been meant, though."""
+    import difflib
+
+    from nbllm.store.presets import shelf
+
+    try:
+        return resolve(wanted, config)
+    except ModelNotFoundError as exc:
+        close = difflib.get_close_matches(os.fspath(wanted)[:200], shelf.entries(config), n=1)
+        if not close:
+            raise
+        raise ModelNotFoundError(f"{exc}; there is a preset {close[0]}") from exc.__cause__
 
 
 def meant(model: str | os.PathLike[str] | None, config: Config) -> str | os.PathLike[str]:

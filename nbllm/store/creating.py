@@ -12,7 +12,8 @@ from nbllm.config import Config
 from nbllm.core import RANGES, unknown_option
 from nbllm.core.adapters import Adapter
 from nbllm.core.presets import Preset
-from nbllm.errors import InvalidRequestError, ParameterError
+from nbllm.errors import InvalidRequestError, ModelLoadError, ParameterError
+from nbllm.store.gguf import model_info
 from nbllm.store.header import shown
 from nbllm.store.presets import modelfile, naming, params, places, shelf, templates, tomlfile
 
@@ -100,7 +101,10 @@ def _given(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _saved(preset: Preset, config: Config) -> Created:
-    shelf.flattened(preset, config)  # what it is made of has to be there
+    whole = shelf.flattened(preset, config)  # what it is made of has to be there
+    problem = model_info(whole.path, preset.base).problem
+    if problem:
+        raise ModelLoadError(f"{shown(preset.base)} cannot be loaded: {problem}")
     shelf.save(preset, config)
     notes = [f"{name} has no effect here" for name in preset.ignored]
     if preset.go_template is not None:

@@ -176,7 +176,8 @@ def _context(preset: Preset, info: ModelInfo) -> str:
     trained = f"{info.context_length:,} tokens" if info.context_length else ""
     if preset.context_length is None:
         return trained
-    return f"{preset.context_length:,} tokens" + (f" of the {trained} that it was trained for" if trained else "")
+    length = min(preset.context_length, info.context_length or preset.context_length)
+    return f"{length:,} tokens" + (f" of the {trained} that it was trained for" if trained else "")
 
 
 def _template(preset: Preset, header: GgufHeader) -> str:

@@ -136,15 +136,17 @@ def test_control_texts_stay_text_in_a_requests_template_too() -> None:
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        pytest.param("{% if %}", "the template that came with the request failed at line 1", id="broken"),
-        pytest.param("{{ raise_exception('no') }}", "came with the request refuses these messages: no", id="refuses"),
-        pytest.param("{{ messages.__class__ }}", "came with the request failed", id="reaches out"),
+        pytest.param("{% if %}", "the template of the request or its preset failed at line 1", id="broken"),
+        pytest.param(
+            "{{ raise_exception('no') }}", "of the request or its preset refuses these messages: no", id="refuses"
+        ),
+        pytest.param("{{ messages.__class__ }}", "of the request or its preset failed", id="reaches out"),
         pytest.param(
             "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-            "came with the request failed",
+            "of the request or its preset failed",
             id="endless",
         ),
-        pytest.param("{{ 'x' * 10**9 }}", "came with the request failed", id="huge"),
+        pytest.param("{{ 'x' * 10**9 }}", "of the request or its preset failed", id="huge"),
     ],
 )
 def test_bad_template_of_a_request_is_one_line_and_ends_that_request_alone(template: str, said: str) -> None:

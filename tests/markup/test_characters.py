@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nbllm.markup.characters import NormalizedStream, PlainStream, encodable, normalized, plain_text
@@ -63,6 +63,7 @@ def test_normalized_stream_gives(pieces: list[str], expected: list[str]) -> None
     assert [stream.push(piece) for piece in pieces] == expected
 
 
+@example(["\r\x9d\x07\n"])  # a sequence between the two characters of a line break
 @given(st.lists(st.text(st.sampled_from("ab\n\r\t\x1b[]\\\x07\x9b31m\u2028\x85\x9d")), max_size=8))
 def test_plain_stream_is_plain_text_of_the_whole(pieces: list[str]) -> None:
     stream = PlainStream()

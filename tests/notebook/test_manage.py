@@ -53,6 +53,19 @@ def test_pull_without_a_name_is_a_table_of_what_fits(notebook: Notebook, monkeyp
     assert notebook.plain.endswith("%llm pull NAME")
 
 
+def test_pull_that_is_interrupted_is_one_line(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nbllm.store.pulling.typed.pull", interrupted)
+    assert isinstance(notebook.run("%llm pull hf:org/repo").error_in_exec, KeyboardInterrupt)
+    said = capsys.readouterr()
+    assert "pull again to go on" in said.out + said.err
+    assert "Traceback" not in said.out + said.err
+
+
 def test_pull_draws_a_bar_and_says_the_name(
     notebook: Notebook, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

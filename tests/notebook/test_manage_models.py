@@ -157,6 +157,7 @@ def test_tuned_model_is_unloaded_and_goes_with_its_tuning(
         pytest.param("%llm rm mm", "no model 'mm'", id="unknown model to remove"),
         pytest.param("%llm rm ../m", "no model", id="leaves the folder"),
         pytest.param("%llm remove m", "rm", id="another word"),
+        pytest.param("%llm load m lora=a.gguf", "%llm create NAME from=m adapter=a.gguf", id="adapter of a load"),
     ],
 )
 def test_wrong_line_is_one_line_of_error(

@@ -349,7 +349,7 @@ _TRAVERSALS = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_name_leaves_its_folder(site: Site, monkeypatch: pytest.MonkeyPatch, data: st.DataObject) -> None:
     def refused(name: str, **_: object) -> None:

@@ -12,6 +12,7 @@ import pytest
 from nbllm.core import Adapter
 from tests import lora
 from tests.server.serving import CHAT, COMPLETIONS, EMBEDDINGS, TOY, Site
+from tests.store.gguf_writer import tiny_model, u32, write
 
 API = "nbllm/ollama/api/"
 _MARIO = {
@@ -127,6 +128,26 @@ def test_preset_with_its_own_context_is_loaded_so(site: Site) -> None:
     site.post(API + "generate", {"model": "mario"})
     options = site.cast.specs[-1].options
     assert (options.context_length, options.threads) == (128, 3)
+
+
+def test_context_of_a_preset_is_no_longer_than_the_model_has_learnt(site: Site) -> None:
+    path = write(site.models_dir / "sized.gguf", tiny_model(llama__context_length=u32(1024)))
+    try:
+        longer: dict[str, Any] = {"from": "sized", "parameters": {"num_ctx": 131072}}
+        make(site, **longer)
+        assert site.post(API + "generate", {"model": "mario"}).status == 200
+        assert site.cast.specs[-1].options.context_length == 1024
+    finally:
+        path.unlink()
+
+
+def test_model_of_an_upload_is_listed_by_a_name_that_can_be_asked_for(site: Site) -> None:
+    data = tiny_model(llama__block_count=u32(5))
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    assert site.post(f"{API}blobs/{digest}", data).status == 201
+    assert site.post(API + "create", {"model": "sent", "files": {"m.gguf": digest}, "stream": False}).status == 200
+    assert site.post(API + "generate", {"model": "sent"}).status == 200
+    assert [model["name"] for model in site.get(API + "ps").json()["models"]] == ["sent:latest"]
 
 
 def test_preset_of_a_preset(site: Site) -> None:

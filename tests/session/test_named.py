@@ -17,6 +17,7 @@ from nbllm.session.named import Named, named
 from nbllm.store.presets import shelf
 from nbllm.testing import ScriptedEngine
 from nbllm.testing.vocabulary import TOY_MODEL
+from tests.store.gguf_writer import tiny_model
 
 MARIO = Preset(name="mario", base="toy", system="You are Mario.", context_length=512, threads=2)
 
@@ -41,6 +42,17 @@ def test_preset_is_found_by_its_names(toy: Path, name: str | None) -> None:
     assert (found.name, found.path, found.base) == ("mario", str(toy), "toy")
     assert found.preset == found.saved == MARIO
     assert found.load_options == {"context_length": 512, "threads": 2}
+
+
+def test_context_is_no_longer_than_the_model_has_learnt(toy: Path) -> None:
+    toy.write_bytes(tiny_model())
+    shelf.save(replace(MARIO, context_length=131072), load_config())
+    assert named("mario", load_config()).load_options == {"context_length": 2048, "threads": 2}
+
+
+def test_preset_that_may_have_been_meant_is_named(toy: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"no model 'maro'; .*there is a preset mario"):
+        named("maro", load_config())
 
 
 def test_model_that_is_no_preset_has_none(toy: Path) -> None:

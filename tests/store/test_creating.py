@@ -7,7 +7,7 @@ import pytest
 
 from nbllm.config import Config
 from nbllm.core import SamplingParams
-from nbllm.errors import InvalidRequestError, ModelNotFoundError, NbllmError
+from nbllm.errors import InvalidRequestError, ModelLoadError, ModelNotFoundError, NbllmError
 from nbllm.store.creating import MAX_FILE_BYTES, from_file, from_modelfile, from_options
 from nbllm.store.presets import shelf
 from tests.store.gguf_writer import gguf, text, tiny_model, write
@@ -46,6 +46,13 @@ def test_paths_in_a_file_start_at_its_folder(tmp_path: Path, config: Config) -> 
     path = write(tmp_path / "files/Modelfile", b"FROM ./own.gguf\nADAPTER lora/a.gguf\n")
     made = from_file("mario", path, config).preset
     assert (made.base, [one.path for one in made.adapters]) == (str(weights), [str(adapter)])
+
+
+def test_what_cannot_be_loaded_is_refused(config: Config, tmp_path: Path) -> None:
+    write(tmp_path / "text.gguf", b"no model")
+    with pytest.raises(ModelLoadError, match=r"text\.gguf cannot be loaded"):
+        from_options("brief", ["from=./text.gguf"], tmp_path, config)
+    assert shelf.presets(config) == {}
 
 
 def test_options_become_a_preset(config: Config, tmp_path: Path) -> None:

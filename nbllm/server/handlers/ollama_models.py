@@ -50,13 +50,20 @@ class OllamaPsHandler(OllamaHandler):
     @allow_unauthenticated
     async def get(self) -> None:
         states = [state for state in self.service.router.supervisor.loaded() if state.state == "ready"]
-        opened = [state for state in states if self.access.may_use(state.name)]
-        self.finish({"models": [self._entry(state) for state in opened]})
+        opened = [(state, name) for state in states for name in [await self._name(state)] if self.access.may_use(name)]
+        self.finish({"models": [self._entry(state, name) for state, name in opened]})
 
-    def _entry(self, state: RunnerState) -> dict[str, Any]:
+    async def _name(self, state: RunnerState) -> str:
+        """Of a blob, which nobody can ask for, that of a preset which is made of it."""
+        if not state.name.startswith("sha256-"):
+            return state.name
+        path, listed = self.service.router.source_of(state.path), await self.service.router.listed()
+        return next((name for name, target in listed.items() if target.path == path), state.name)
+
+    def _entry(self, state: RunnerState, name: str) -> dict[str, Any]:
         path = self.service.router.source_of(state.path)
         info = self.service.router.names.info(path)
-        model = Listed(name=state.name, digest=file_digest(path), modified_s=0, info=info)
+        model = Listed(name=name, digest=file_digest(path), modified_s=0, info=info)
         return ps_entry(model, state.info, time.time() + self._left_s(state))
 
     def _left_s(self, state: RunnerState) -> float:

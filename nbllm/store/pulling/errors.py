@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from nbllm.errors import ModelLoadError
 from nbllm.store.remote.errors import PullError
 
 
-class UnusableError(PullError):
+class UnusableError(PullError, ModelLoadError):
     """What comes cannot be used here, so that none of it is kept."""
 
 

@@ -19,7 +19,7 @@ from nbllm.store.header import shown
 from nbllm.store.pulling.errors import CutError
 from nbllm.store.pulling.ranges import TRY_AGAIN, Chunks, Opener, first_byte
 from nbllm.store.remote.choice import RemoteFile
-from nbllm.store.remote.errors import PullError
+from nbllm.store.remote.errors import NotThereError, PullError
 from nbllm.store.remote.names import HubName
 
 if TYPE_CHECKING:
@@ -115,19 +115,20 @@ class Hub:
         page = f"{self.endpoint}/{name.repository}"
         status = exc.response.status_code if isinstance(exc, errors.HfHubHTTPError) else 0
         if isinstance(exc, errors.GatedRepoError):
-            return PullError(
+            return NotThereError(
                 f"{name.repository} is gated: accept its licence at {page}, and set HF_TOKEN to a token of yours "
                 f"({_TOKENS_PAGE})"
             )
         if isinstance(exc, errors.DisabledRepoError):
-            return PullError(f"the hub has disabled {name.repository}: see {page}")
+            return NotThereError(f"the hub has disabled {name.repository}: see {page}")
         if isinstance(exc, errors.RevisionNotFoundError):
-            return PullError(f"{name.repository} has no revision {shown(name.revision)}: see {page}")
+            return NotThereError(f"{name.repository} has no revision {shown(name.revision)}: see {page}")
         if isinstance(exc, errors.RemoteEntryNotFoundError):
             return PullError(f"the file has just gone from {name.repository}: pull again")
         if status == 429:
             return PullError("the hub has had too many requests from here: wait some minutes, or set HF_TOKEN")
-        return PullError(self._refused_or_missing(status, name, page))
+        kind = NotThereError if status in (401, 403, 404) else PullError
+        return kind(self._refused_or_missing(status, name, page))
 
     def _refused_or_missing(self, status: int, name: HubName, page: str) -> str:
         """The hub says the same of what is not there and of what is private."""
