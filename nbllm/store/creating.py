@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,8 @@ def from_options(name: str, words: Sequence[str], folder: Path, config: Config) 
 def _given(words: Sequence[str]) -> dict[str, list[str]]:
     given: dict[str, list[str]] = {}
     for word in words:
-        name, equals, text = word.partition("=")
+        typed, equals, text = word.partition("=")
+        name = typed.lower()
         if not equals or not name:
             raise InvalidRequestError(f"a preset takes options as NAME=VALUE, {_EXAMPLE}; not {shown(word)!r}")
         if name not in _KNOWN:
@@ -120,9 +122,10 @@ def _read(path: Path) -> str:
     if len(data) > MAX_FILE_BYTES:
         raise InvalidRequestError(f"{shown(path)} is too large for a Modelfile; to make a model of a GGUF: from={path}")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError as exc:
         raise InvalidRequestError(f"{shown(path)} is not UTF-8 text, which a Modelfile is") from exc
+    return text.replace("\r\n", "\n")  # as an editor on Windows ends lines
 
 
 def _beginning(path: Path) -> bytes:

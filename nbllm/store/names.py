@@ -16,6 +16,7 @@ from nbllm.store.foreign import PREFIXES, cached_model, prefixed, store_models, 
 from nbllm.store.header import shown
 from nbllm.store.known import known_models
 from nbllm.store.parts import first_part
+from nbllm.store.remote.short_names import short_name
 
 MAX_NAME_LENGTH = 4096
 _USUAL_TAG = ":latest"
@@ -244,7 +245,8 @@ def _not_found(text: str, models: Collection[str], config: Config) -> str:
         )
     if _looks_like_path(text) and prefixed(text) is None and text.casefold() not in BUNDLED:
         return f"no file {shown(text)!r} here or in {folder}; the closest names: {_listed(_closest(text, models))}"
-    return _unknown_name(text, models)
+    pulled = f"; %llm pull {text} gets it" if short_name(text) is not None else ""
+    return _unknown_name(text, models) + pulled
 
 
 def _unknown_name(text: str, models: Collection[str]) -> str:

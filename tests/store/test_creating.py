@@ -27,6 +27,7 @@ def model(models_dir: Path) -> Path:
     [
         pytest.param("Modelfile", MODELFILE, id="Modelfile"),
         pytest.param("mario.TOML", TOML, id="TOML"),
+        pytest.param("windows", MODELFILE.replace("\n", "\r\n"), id="Modelfile of an editor on Windows"),
         pytest.param("with-mark.toml", f"\ufeff{TOML}", id="TOML with a mark"),
         pytest.param("marked", f"\ufeff{MODELFILE}", id="Modelfile with a mark"),
     ],
@@ -38,6 +39,16 @@ def test_file_becomes_a_preset(tmp_path: Path, config: Config, file: str, conten
     kept = shelf.find("mario", config)
     assert kept is not None
     assert (kept.base, (kept.system or "").strip(), kept.sampling.temperature) == ("m", "You are Mario.", 0.2)
+
+
+def test_text_of_powershell_is_read(tmp_path: Path, config: Config) -> None:
+    path = write(tmp_path / "Modelfile", "FROM m\r\nSYSTEM Señor Mario.\r\n".encode("utf-16"))
+    assert from_file("mario", path, config).preset.system == "Señor Mario."
+
+
+def test_options_are_in_any_case(tmp_path: Path, config: Config) -> None:
+    made = from_options("mario", ["FROM=m", "System=Be kind.", "TEMPERATURE=0.2"], tmp_path, config).preset
+    assert (made.base, made.system, made.sampling.temperature) == ("m", "Be kind.", 0.2)
 
 
 def test_paths_in_a_file_start_at_its_folder(tmp_path: Path, config: Config) -> None:
@@ -118,7 +129,7 @@ def test_wrong_option_is_a_line_and_makes_nothing(config: Config, tmp_path: Path
         pytest.param(b"FROM m\n\nPARAMETER heat 1\n", "line 3", id="unknown parameter"),
         pytest.param(b"SYSTEM hello\n", "FROM", id="no base"),
         pytest.param(b"", "FROM", id="empty"),
-        pytest.param(b"\xff\xfe", "not UTF-8", id="not text"),
+        pytest.param(b"FROM m\xff", "not UTF-8", id="not text"),
         pytest.param(b"#" * (MAX_FILE_BYTES + 1), "too large", id="too large"),
     ],
 )

@@ -232,6 +232,13 @@ def test_settings_models_have_names_that_are_free(config: Config, tmp_path: Path
 
 
 @pytest.mark.usefixtures("no_bundled_model")
+def test_name_that_can_be_pulled_says_how(config: Config, models_dir: Path) -> None:
+    model(models_dir / "mistral-7b.gguf")
+    with pytest.raises(ModelNotFoundError, match=r"no model 'llama3\.2'; .*%llm pull llama3\.2 gets it$"):
+        resolve("llama3.2", config)
+
+
+@pytest.mark.usefixtures("no_bundled_model")
 @both
 def test_resolve_unknown_name_has_the_closest(find: Resolve, config: Config, models_dir: Path) -> None:
     for name in ("mistral-7b", "qwen3-0.6b", "qwen3-4b"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from nbllm.config import Config
@@ -15,6 +16,9 @@ from nbllm.store.remote.choice import chosen
 from nbllm.store.remote.names import HubName, checked_text
 from nbllm.store.remote.pulled import hub_folder, hub_model, planned_memory
 from nbllm.store.remote.short_names import no_model
+
+_PAGE = re.compile(r"(?:https?://)?(?:www\.)?ollama\.com/(?:library/)?", re.IGNORECASE)
+"""How the addresses of models begin on Ollama's site, which people copy from."""
 
 
 def pull(name: str, *, config: Config, memory_bytes: int, on_progress: OnProgress | None = None) -> Path:
@@ -74,12 +78,17 @@ def wanted_model(name: str, config: Config) -> HubName | RegistryName:
         ParameterError: `name` is not a name.
         ModelNotFoundError: it can be none of these.
     """
-    wanted = hub_model(name)
+    text = _without_page(checked_text(name))
+    wanted = hub_model(text)
     if wanted is not None:
         return wanted
-    text = checked_text(name)
     of_registry = registry_name(text)
     if of_registry is None or not config.registry:
         off = "; Ollama's registry is switched off (NBLLM_REGISTRY, registry)" if of_registry is not None else ""
         raise ModelNotFoundError(no_model(text) + off)
     return of_registry
+
+
+def _without_page(text: str) -> str:
+    match = _PAGE.match(text)
+    return text if match is None else f"ollama:{text[match.end() :]}"

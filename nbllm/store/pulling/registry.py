@@ -183,7 +183,7 @@ class Registry:
     def _refusal(self, status: int, is_manifest: bool) -> NbllmError:
         name = shown(self._name)
         if status == 404 and is_manifest:
-            return ModelNotFoundError(no_model(str(self._name)))
+            return ModelNotFoundError(f"{no_model(str(self._name))}; {self._address} has no such name and tag either")
         if status == 404:
             return PullError(f"a file of {name} has just gone from {self._address}: pull again")
         if status in (401, 403):
