@@ -19,7 +19,7 @@ pytestmark = pytest.mark.model
 
 @pytest.fixture(scope="module")
 def backend(smollm2_path: Path) -> Iterator[LlamaBackend]:
-    made = LlamaBackend(str(smollm2_path), threads=2)
+    made = LlamaBackend(str(smollm2_path), threads=1)
     yield made
     made.close()
 

@@ -20,7 +20,7 @@ _CLOSE = 0.1  # neighbours and slice sizes change the order of additions (FACTS:
 
 @pytest.fixture(scope="module")
 def backend(smollm2_path: Path) -> Iterator[LlamaBackend]:
-    made = LlamaBackend(str(smollm2_path), threads=2)
+    made = LlamaBackend(str(smollm2_path), threads=1)
     yield made
     made.close()
 

@@ -53,7 +53,7 @@ def tokens(gemma: LlamaModel) -> list[int]:
 
 @pytest.fixture(scope="module", params=[True, False], ids=["whole cache", "window only"])
 def context(request: pytest.FixtureRequest, gemma: LlamaModel) -> Iterator[LlamaContext]:
-    made = LlamaContext(gemma, kv_tokens=_LENGTH + 256, num_slots=2, threads=2, swa_full=request.param)
+    made = LlamaContext(gemma, kv_tokens=_LENGTH + 256, num_slots=2, threads=1, swa_full=request.param)
     yield made
     made.close()
 

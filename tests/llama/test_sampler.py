@@ -23,7 +23,7 @@ _PROMPT = "Once upon a time"
 
 @pytest.fixture(scope="module")
 def context(smollm2_path: Path) -> Any:
-    backend = LlamaBackend(str(smollm2_path), threads=2)
+    backend = LlamaBackend(str(smollm2_path), threads=1)
     made = backend.make_context(kv_tokens=256, num_slots=1, unified=True, kv_type="f16")
     yield made
     made.close()
