@@ -15,7 +15,7 @@ from nbllm.config import Config
 from nbllm.core import Preset
 from nbllm.errors import ModelLoadError, ModelNotFoundError, NbllmError
 from nbllm.session.tuning.kept import Tuned, tuned
-from nbllm.store.gguf import model_info
+from nbllm.store.catalog import described
 from nbllm.store.hashes import SETTLED_NS
 from nbllm.store.names import named_models, resolve, resolve_listed, settings_models
 from nbllm.store.presets import shelf
@@ -74,7 +74,6 @@ class ModelNames:
 
     def __init__(self, config: Callable[[], Config], endpoints: Collection[str]) -> None:
         self._config, self._endpoints = config, endpoints
-        self._headers: dict[Path, tuple[tuple[int, ...], ModelInfo]] = {}  # assigning an entry is atomic
         self._tunings: dict[Path, tuple[tuple[int, ...], Tuned | None]] = {}
 
     def target(self, name: str, *, by_any: bool = True, also: Sequence[str] = ()) -> Target:
@@ -149,7 +148,7 @@ class ModelNames:
 
     def info(self, path: Path) -> ModelInfo:
         """What the file says of itself; what is wrong with it is in `problem`."""
-        return self._header(path, _stamp(path))
+        return described(path)
 
     def _loadable(self, path: Path, files: Mapping[str, Path]) -> Target:
         name = next((known for known, file in files.items() if file == path), path.name)
@@ -181,18 +180,8 @@ class ModelNames:
 
     def _described(self, name: str, path: Path) -> tuple[Target, str]:
         """With what is wrong with its file, "" if nothing is."""
-        stamp = _stamp(path)
-        info = self._header(path, stamp)
-        return Target(name, path, stamp, info.context_length, base=name), info.problem
-
-    def _header(self, path: Path, stamp: tuple[int, ...]) -> ModelInfo:
-        known = self._headers.get(path)
-        if known is not None and known[0] == stamp:
-            return known[1]
-        info = model_info(path, path.name)
-        if stamp and not info.problem:  # a problem may pass without a trace in the stamp: rights, a missing part
-            self._headers[path] = (stamp, info)
-        return info
+        info = described(path)
+        return Target(name, path, _stamp(path), info.context_length, base=name), info.problem
 
 
 def without_folder(text: str, path: Path) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbllm.core.presets import Preset
 from nbllm.errors import ModelNotFoundError
 from nbllm.session.tuning.kept import Tuned, tuned
-from nbllm.store import model_info, resolve
+from nbllm.store import resolve
+from nbllm.store.catalog import described
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nbllm.config import Config
     from nbllm.session.model import Model
 
@@ -56,7 +56,7 @@ class Named:
         """No more than the model has learnt: a Modelfile that many models share may well ask for more."""
         if preset.context_length is None:
             return None
-        learnt = model_info(self.path, self.name).context_length
+        learnt = described(Path(self.path)).context_length
         return min(preset.context_length, learnt) if learnt else preset.context_length
 
     def among(self, models: Sequence[Model]) -> Model | None:

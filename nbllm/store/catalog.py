@@ -40,7 +40,7 @@ def list_models(config: Config | None = None, *, loaded: Collection[str] = ()) -
 def _info(name: str, known: KnownModel) -> ModelInfo:
     if known.problem:
         return ModelInfo(name=name, path=str(known.path), size_bytes=0, source=known.source, problem=known.problem)
-    return replace(_described_file(known.path), name=name, source=known.source)
+    return replace(described(known.path), name=name, source=known.source)
 
 
 def _presets(models: Mapping[str, KnownModel], config: Config) -> list[ModelInfo]:
@@ -59,7 +59,7 @@ def _preset_info(name: str, entry: Entry, shelf: Shelf, find_file: FindFile, con
         except NbllmError as exc:
             problem = str(exc)
         else:
-            info = replace(_described_file(whole.path), name=name, source="preset")
+            info = replace(described(whole.path), name=name, source="preset")
             return replace(info, has_chat_template=True) if whole.preset.template else info
     return ModelInfo(name=name, path=str(entry.path), size_bytes=0, source="preset", problem=problem)
 
@@ -82,8 +82,11 @@ def _finder(paths: Mapping[str, Path], config: Config) -> FindFile:
     return find_file
 
 
-def _described_file(path: Path) -> ModelInfo:
-    """From the last reading, if no file of the model has changed since."""
+def described(path: Path) -> ModelInfo:
+    """What a file says of itself, called by its own name: from the last reading, if no file of the model changed since.
+
+    What is wrong with it is in `problem`.
+    """
     stamp = _stamp(path)
     remembered = _described.get(path)
     if remembered is not None and remembered[0] == stamp:

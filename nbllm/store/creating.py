@@ -14,7 +14,7 @@ from nbllm.core import RANGES, unknown_option
 from nbllm.core.adapters import Adapter
 from nbllm.core.presets import Preset
 from nbllm.errors import InvalidRequestError, ModelLoadError, ParameterError
-from nbllm.store.gguf import model_info
+from nbllm.store.catalog import described
 from nbllm.store.header import shown
 from nbllm.store.presets import modelfile, naming, params, places, shelf, templates, tomlfile
 
@@ -104,7 +104,7 @@ def _given(words: Sequence[str]) -> dict[str, list[str]]:
 
 def _saved(preset: Preset, config: Config) -> Created:
     whole = shelf.flattened(preset, config)  # what it is made of has to be there
-    problem = model_info(whole.path, preset.base).problem
+    problem = described(whole.path).problem
     if problem:
         raise ModelLoadError(f"{shown(preset.base)} cannot be loaded: {problem}")
     shelf.save(preset, config)

@@ -12,7 +12,8 @@ from nbllm.core import ModelInfo, SamplingParams
 from nbllm.core.presets import Preset
 from nbllm.core.sizes import size_text
 from nbllm.errors import InvalidRequestError, ModelLoadError
-from nbllm.store.gguf import GgufHeader, model_info, read_metadata
+from nbllm.store.catalog import described
+from nbllm.store.gguf import GgufHeader, read_metadata
 from nbllm.store.header import shown
 from nbllm.store.home import at_home
 from nbllm.store.known import known_models
@@ -105,8 +106,8 @@ def _known_by(path: Path, config: Config) -> ModelInfo:
     """By the name that the file is listed by; its own, and no source, where it is in no list."""
     for name, known in known_models(config).items():
         if known.path == path:
-            return replace(model_info(path, name), source=known.source)
-    return model_info(path, path.name)
+            return replace(described(path), name=name, source=known.source)
+    return described(path)
 
 
 def _header(path: Path) -> GgufHeader:
