@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from nbllm.core import Chunk, FinishReason, Row, StepStatus
 from nbllm.engine.backend import Context
@@ -28,6 +29,19 @@ from nbllm.errors import EngineClosedError, EngineDeadError, EngineError, NbllmE
 _logger = logging.getLogger("nbllm.engine")
 
 
+class Books(NamedTuple):
+    """What a lane keeps of its requests.
+
+    Attributes:
+        inbox: what they come in through, perhaps before there is a context.
+        tickets: those that were taken out of it already.
+    """
+
+    inbox: Inbox
+    tickets: Iterable[LaneTicket]
+    counters: Counters
+
+
 class Lane:
     """Continuous batching over one context.
 
@@ -39,9 +53,7 @@ class Lane:
         wake: called when there is something to do.
         num_spare: of the context's slots, the last ones, which branches are evaluated in.
         clock: seconds, monotonic.
-        inbox: what requests come in through, if somebody took them in before there was a context.
-        tickets: those that were taken out of the inbox already.
-        counters: to go on with; None begins new ones.
+        books: to go on with; None begins new ones.
     """
 
     def __init__(
@@ -55,9 +67,7 @@ class Lane:
         grid: int | None = None,
         shared: bool = True,
         num_spare: int = 0,
-        inbox: Inbox | None = None,
-        tickets: Iterable[LaneTicket] = (),
-        counters: Counters | None = None,
+        books: Books | None = None,
     ) -> None:
         self._context = context
         self._slots = Slots(context.num_slots - num_spare, shared=shared)
@@ -69,23 +79,19 @@ class Lane:
         self._residents = Residents(context, self._slots, self._scheduler.usable, store_bytes=store_bytes, grid=grid)
         self._branches = Branches(context, self._slots, range(context.num_slots - num_spare, context.num_slots))
         self._wake, self._clock = wake, clock
-        self._inbox = inbox or Inbox()
+        books = books or Books(Inbox(), (), Counters())
+        self._inbox = books.inbox
         self._jobs: dict[Tokens, tuple[Job, LaneTicket]] = {}
         self._flight = Flight(context)
-        self.counters = counters or Counters()
-        for ticket in tickets:
+        self.counters = books.counters
+        for ticket in books.tickets:
             self._take(ticket)
 
     # ---- any thread
 
     def submit(self, ticket: LaneTicket) -> None:
         """Take a request in. Raises EngineError when the lane has ended."""
-        try:
-            self._inbox.put(ticket)
-            self._wake()
-        except BaseException:  # an interrupt: whoever asked gets no ticket to cancel it with
-            ticket.cancel()
-            raise
+        self._inbox.hand_in(ticket, self._wake)
 
     def check_open(self) -> None:
         """Raises what the lane has ended with."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from nbllm.core import Adapter, ModelInfo
 from nbllm.engine.adapters import AdapterFiles, total_bytes
 from nbllm.engine.backend import Backend
-from nbllm.engine.lane import Lane
+from nbllm.engine.lane import Books, Lane
 from nbllm.engine.lanes import LaneKey
 from nbllm.engine.plan import FIXED_WIDTH, Plan, lane_tokens
-from nbllm.engine.report import Counters
-from nbllm.engine.tickets import Inbox, LaneTicket
 
 FIXED_GRID = 32
 """Its prefill slices: short enough for a step, and as fast as longer ones on a CPU."""
@@ -54,7 +52,7 @@ class LaneMaker:
         """A KV stream for each slot, and fixed shapes."""
         return self._fixed()
 
-    def adapted(self, key: LaneKey, inbox: Inbox, tickets: Iterable[LaneTicket], counters: Counters) -> Lane:
+    def adapted(self, key: LaneKey, books: Books) -> Lane:
         """One of either, which computes with adapters. On the engine's thread only.
 
         Raises:
@@ -67,9 +65,9 @@ class LaneMaker:
         if key.fixed:
             cells = plan.fixed_tokens * FIXED_WIDTH
             self._tokens(key, cells, cells)
-            return self._fixed(adapters, inbox=inbox, tickets=tickets, counters=counters)
+            return self._fixed(adapters, books=books)
         tokens = self._tokens(key, plan.kv_tokens, min(plan.context_length, plan.kv_tokens))
-        return self._free(tokens, adapters, inbox=inbox, tickets=tickets, counters=counters)
+        return self._free(tokens, adapters, books=books)
 
     def _tokens(self, key: LaneKey, wanted: int, least: int) -> int:
         return lane_tokens(
@@ -82,15 +80,7 @@ class LaneMaker:
             extra_bytes=total_bytes(key.adapters),
         )
 
-    def _free(
-        self,
-        kv_tokens: int,
-        adapters: Sequence[Adapter] = (),
-        *,
-        inbox: Inbox | None = None,
-        tickets: Iterable[LaneTicket] = (),
-        counters: Counters | None = None,
-    ) -> Lane:
+    def _free(self, kv_tokens: int, adapters: Sequence[Adapter] = (), books: Books | None = None) -> Lane:
         num_spare = 0 if self._backend.is_recurrent else _BRANCH_SLOTS
         context = self._backend.make_context(
             kv_tokens=kv_tokens,
@@ -106,19 +96,10 @@ class LaneMaker:
             wake=self._wake,
             clock=self._clock,
             num_spare=num_spare,
-            inbox=inbox,
-            tickets=tickets,
-            counters=counters,
+            books=books,
         )
 
-    def _fixed(
-        self,
-        adapters: Sequence[Adapter] = (),
-        *,
-        inbox: Inbox | None = None,
-        tickets: Iterable[LaneTicket] = (),
-        counters: Counters | None = None,
-    ) -> Lane:
+    def _fixed(self, adapters: Sequence[Adapter] = (), books: Books | None = None) -> Lane:
         context = self._backend.make_context(
             kv_tokens=self._plan.fixed_tokens,
             num_slots=FIXED_WIDTH,
@@ -134,9 +115,7 @@ class LaneMaker:
             clock=self._clock,
             grid=FIXED_GRID,
             shared=False,
-            inbox=inbox,
-            tickets=tickets,
-            counters=counters,
+            books=books,
         )
 
     def _store_bytes(self, adapters: Sequence[Adapter]) -> int:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from nbllm.core import FinishReason
 from nbllm.engine.adapters import AdapterSet
 from nbllm.engine.interface import OnChunk
 from nbllm.engine.jobs import Job
-from nbllm.engine.lane import Lane
+from nbllm.engine.lane import Books, Lane
 from nbllm.engine.report import Counters, StepReport
 from nbllm.engine.tickets import Inbox, LaneTicket
 from nbllm.errors import EngineClosedError, EngineDeadError, InsufficientMemoryError, NbllmError
@@ -34,7 +34,7 @@ class LaneKey(NamedTuple):
     fixed: bool
 
 
-MakeLane = Callable[[LaneKey, Inbox, Iterable[LaneTicket], Counters], Lane]
+MakeLane = Callable[[LaneKey, Books], Lane]
 
 
 class Steps(Protocol):
@@ -182,12 +182,7 @@ class AdaptedLane:
 
     def submit(self, ticket: LaneTicket) -> None:
         """Take a request in, as `Lane.submit` does."""
-        try:
-            self._inbox.put(ticket)
-            self._wake()
-        except BaseException:  # an interrupt: whoever asked gets no ticket to cancel it with
-            ticket.cancel()
-            raise
+        self._inbox.hand_in(ticket, self._wake)
 
     def cancel(self, ticket: LaneTicket) -> None:
         """End a request, whether it waits or runs."""
@@ -259,7 +254,7 @@ class AdaptedLane:
     def _open(self) -> None:
         while self._lane is None:
             try:
-                self._lane = self._make(self.key, self._inbox, self._waiting, self._lanes.counters)
+                self._lane = self._make(self.key, Books(self._inbox, self._waiting, self._lanes.counters))
             except InsufficientMemoryError as error:
                 if not self._lanes.free_idle(besides=self):
                     return self._give_up(error)

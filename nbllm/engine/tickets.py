@@ -6,7 +6,7 @@ import heapq
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +68,15 @@ class Inbox:
                 raise self.ended
             ticket.num_open = len(ticket.jobs)
             self._arrived.append(ticket)
+
+    def hand_in(self, ticket: LaneTicket, wake: Callable[[], None]) -> None:
+        """`put`, and say that there is something to do; after an interrupt in between nobody is left to answer."""
+        try:
+            self.put(ticket)
+            wake()
+        except BaseException:  # whoever asked gets no ticket to cancel it with
+            ticket.cancel()
+            raise
 
     def cancel(self, ticket: LaneTicket) -> None:
         ticket.is_cancelled = True
