@@ -1,11 +1,12 @@
-"""`python -m nbllm.runner`: one model in a process of its own, for the process that started it.
+"""`python -m nbllm.runner [MODULE]`: one model in a process of its own, for the process that started it.
 
-`spawn` runs this file by its path, with Python's safe path, so that the child takes the very nbllm that its parent has
-and no other that a folder may hold.
+`process.command` runs this file by its path, with Python's safe path, so that the child takes the very nbllm that its
+parent has and no other that a folder may hold. MODULE is another module whose `main` is to be run instead.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -25,6 +26,4 @@ if __name__ == "__main__":
     if not __package__:
         _provide_nbllm()
 
-    from nbllm.runner.child import main
-
-    main()
+    importlib.import_module(sys.argv[1] if len(sys.argv) > 1 else "nbllm.runner.child").main()

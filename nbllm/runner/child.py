@@ -20,6 +20,7 @@ from nbllm.errors import NbllmError
 from nbllm.runner import handshake, records
 from nbllm.runner.host import EngineHost
 from nbllm.runner.listener import listen
+from nbllm.runner.process import no_core_file
 
 if TYPE_CHECKING:
     from nbllm.core import EngineInfo
@@ -161,11 +162,7 @@ def _taken_stdout() -> BinaryIO:
 
 def _prepare_process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is meant for the parent
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        # A core file would hold gigabytes of weights, and what people asked.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    no_core_file()
     with contextlib.suppress(OSError):  # Linux: when memory runs out, this goes before a kernel with its variables
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
     os.environ["GGML_NO_BACKTRACE"] = "1"  # or a failed assertion calls gdb, and everybody waits for it

@@ -9,13 +9,11 @@ import queue
 import secrets
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from nbllm.config import load_config
 from nbllm.core import ModelInfo
@@ -23,6 +21,7 @@ from nbllm.errors import EngineClosedError, EngineError, InsufficientMemoryError
 from nbllm.runner import handshake, records
 from nbllm.runner.client import RemoteEngine
 from nbllm.runner.errors import LoadCrashError
+from nbllm.runner.process import apart, command, ending
 
 if TYPE_CHECKING:
     from nbllm.runner.listener import Address
@@ -116,7 +115,7 @@ class RunningRunner:
 
     def farewell(self) -> str:
         """Why it ended, and its last words."""
-        reason = f"the process that ran {self.spec.name} {_ending(self._process.returncode)}"
+        reason = f"the process that ran {self.spec.name} {ending(self._process.returncode)}"
         return f"{reason}: {_on_one_line(self.last_words)}" if self.last_words else reason
 
     # ---- the start
@@ -209,7 +208,7 @@ def start(spec: RunnerSpec, cancelled: threading.Event | None = None, *, timeout
     """
     token = secrets.token_hex(32)
     try:
-        runner = RunningRunner(spec, _command())
+        runner = RunningRunner(spec, command("nbllm.runner.child"))
     except OSError as exc:
         raise EngineError(f"no process could be started for {spec.name}: {exc.strerror or exc}") from exc
     try:
@@ -257,25 +256,9 @@ def _usual_length(model: ModelInfo) -> int:
     return min(model.context_length or 8192, 8192)
 
 
-def _command() -> list[str]:
-    if not sys.executable:
-        raise EngineError("a runner needs a Python to run in, and this program does not name one (sys.executable)")
-    return [sys.executable, "-P", os.fspath(Path(__file__).with_name("__main__.py"))]
-
-
-def _popen(command: list[str]) -> subprocess.Popen[bytes]:
-    """A process out of reach of what is sent to this one's group, and with no working folder of anybody's."""
-    options: dict[str, Any] = {"start_new_session": True}
-    if sys.platform == "win32":
-        options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+def _popen(words: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=os.path.abspath(os.sep),
-        close_fds=True,
-        **options,
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, close_fds=True, **apart()
     )
 
 
@@ -300,16 +283,3 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _on_one_line(text: str) -> str:
     return text.replace("\n", " | ")
-
-
-def _ending(returncode: int | None) -> str:
-    if returncode is None:
-        return "does not answer any more"
-    if returncode >= 0:
-        return f"ended with exit code {returncode}"
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:
-        name = f"signal {-returncode}"
-    memory = " (as the system does when memory runs out)" if name == "SIGKILL" else ""
-    return f"was ended by {name}{memory}"

@@ -43,7 +43,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
     """Have `start` run another command."""
 
     def set_command(command: list[str]) -> None:
-        monkeypatch.setattr(spawn, "_command", lambda: command)
+        monkeypatch.setattr(spawn, "command", lambda _: command)
 
     return set_command
 
@@ -280,7 +280,7 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 from nbllm.runner import spawn
 from nbllm.runner.spec import RunnerSpec
-spawn._command = lambda: {command!r}
+spawn.command = lambda _: {command!r}
 runner = spawn.start(RunnerSpec(path=Path("/a"), name="a", folder=Path({folder!r}), file_hash="ab" * 32))
 if {forks} and not os.fork():
     time.sleep(15)

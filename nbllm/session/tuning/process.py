@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, Any
 
 from nbllm.errors import EngineError, ModelLoadError
+from nbllm.runner.process import apart, command, ending
 
 _LAST_WORDS = 400
 _WAIT_S = 0.5
@@ -48,19 +46,14 @@ def run(task: str, on_progress: Progress | None = None, **arguments: Any) -> Any
 
 
 def _started(errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    options: dict[str, Any] = {"start_new_session": True}  # Ctrl-C in a terminal is meant for the parent
-    if sys.platform == "win32":
-        options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-    command = [sys.executable, "-P", os.fspath(Path(__file__).with_name("__main__.py"))]
     try:
         return subprocess.Popen(
-            command,
+            command("nbllm.session.tuning.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             env={**os.environ, **_ENVIRONMENT},
-            cwd=os.path.abspath(os.sep),
-            **options,
+            **apart(),
         )
     except OSError as error:
         raise EngineError(f"no process could be started: {error.strerror or error}") from error
@@ -103,9 +96,4 @@ def _next(lines: queue.SimpleQueue[bytes]) -> bytes:
 def _ending(code: int, errors: IO[bytes]) -> str:
     errors.seek(0)
     words = errors.read()[-_LAST_WORDS:].decode("utf-8", errors="replace").strip().splitlines()
-    try:
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    except ValueError:
-        how = f"was ended by signal {-code}"
-    memory = " (as the system does when memory runs out)" if code == -9 else ""
-    return f"its process {how}{memory}" + (f": {words[-1]}" if words else "")
+    return f"its process {ending(code)}" + (f": {words[-1]}" if words else "")

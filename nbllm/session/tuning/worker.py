@@ -6,7 +6,6 @@ One line of JSON on stdin says what to do; lines on stdout say how far it is, an
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nbllm.errors import NbllmError
+from nbllm.runner.process import no_core_file
 
 _Say = Callable[[Mapping[str, Any]], None]
 
@@ -24,7 +24,7 @@ def main() -> None:
     """Do the task that stdin names; end with whoever asked."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what else is printed goes to stderr
-    _prepare_process()
+    no_core_file()
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -37,14 +37,6 @@ def main() -> None:
     except (NbllmError, MemoryError) as error:
         say({"error": str(error) or "there is not enough memory"})
     os._exit(0)  # without the clean-up of whatever C code may still do
-
-
-def _prepare_process() -> None:
-    """No core file: it would hold gigabytes of weights."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _end_with_parent() -> None:
