@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import nbllm
-from nbllm.core import ChoiceRequest, GenerateRequest, Message, ModelInfo, SamplingParams
+from nbllm.core import ChoiceRequest, GenerateRequest, Message, SamplingParams
 from nbllm.core.presets import Preset
 from nbllm.errors import ParameterError
 from nbllm.frames.run import Ask, RunOptions, run
@@ -19,7 +19,7 @@ from nbllm.session.cache import AnswerCache
 from nbllm.session.model import Model
 from nbllm.session.requests import Options
 from tests.frames.answering import AnsweringEngine
-from tests.frames.compare.talking import TalkingEngine
+from tests.frames.compare.talking import repeating_machine
 from tests.session.machine import Machine
 
 MARIO = Preset(name="mario", base="toy", system="You are Mario.", sampling=SamplingParams(max_tokens=3))
@@ -90,18 +90,8 @@ def test_answer_that_is_as_long_as_the_preset_allows_is_whole(engine: AnsweringE
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    def make(info: ModelInfo) -> TalkingEngine:
-        return TalkingEngine(info.name, _whole, info.path)
-
-    machine = Machine(monkeypatch, make)
-    machine.add("toy")
-    machine.save(MARIO)
-    yield machine
-    machine.close()
-
-
-def _whole(request: GenerateRequest) -> str:
-    return " / ".join(message.content for message in request.messages or ())
+    with repeating_machine(monkeypatch, MARIO) as machine:
+        yield machine
 
 
 def test_verbs_take_a_presets_name(machine: Machine) -> None:

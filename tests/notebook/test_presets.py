@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from IPython.core.completer import provisionalcompleter
 
-from nbllm.core import GenerateRequest, Message, ModelInfo, SamplingParams
+from nbllm.core import Message, SamplingParams
 from nbllm.core.presets import Preset
 from nbllm.notebook.conversations import Conversations
 from nbllm.notebook.extension import load_ipython_extension
@@ -18,7 +18,7 @@ from nbllm.notebook.models import SessionModels
 from nbllm.notebook.widget.book import TreeBook
 from nbllm.notebook.widget.header import header, listed_models
 from nbllm.notebook.widget.talk import Talk
-from tests.frames.compare.talking import TalkingEngine
+from tests.frames.compare.talking import repeating_machine
 from tests.notebook.conftest import Publisher
 from tests.session.machine import Machine
 
@@ -32,20 +32,10 @@ MARIO = Preset(
 WHOLE = "You are Mario. / Who? / It's-a me! / "
 
 
-def _whole(request: GenerateRequest) -> str:
-    return " / ".join(message.content for message in request.messages or ())
-
-
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    def make(info: ModelInfo) -> TalkingEngine:
-        return TalkingEngine(info.name, _whole, info.path)
-
-    machine = Machine(monkeypatch, make)
-    machine.add("toy")
-    machine.save(MARIO)
-    yield machine
-    machine.close()
+    with repeating_machine(monkeypatch, MARIO) as machine:
+        yield machine
 
 
 class Cells:

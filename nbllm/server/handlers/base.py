@@ -70,12 +70,15 @@ class OpenAIHandler(Entrance):
     async def target_of(self, name: str, *, user: str | None = None, unknown: Sequence[str] = ()) -> Target:
         """What a model's name stands for, if the key opens it; the log gets to know what was asked."""
         self.user = user
-        if unknown:
-            self.log.info("nbllm: keys that mean nothing here: %s", ", ".join(unknown))
+        self.note_unknown(unknown)
         target = await self.resolved(name)
         self.check_model(name, target.name)
         self.model = target.name
         return target
+
+    def note_unknown(self, keys: Sequence[str]) -> None:
+        if keys:
+            self.log.info("nbllm: keys that mean nothing here: %s", ", ".join(keys))
 
     async def resolved(self, name: str) -> Target:
         """Raises ModelNotFoundError and the router's other errors about names."""

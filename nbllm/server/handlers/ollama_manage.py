@@ -31,8 +31,7 @@ class _ManageHandler(OllamaHandler):
 
     def about(self, *names: str, unknown: tuple[str, ...] = ()) -> None:
         """Raises ApiError when the key does not open a model of one of the names."""
-        if unknown:
-            self.log.info("nbllm: keys that mean nothing here: %s", ", ".join(unknown))
+        self.note_unknown(unknown)
         self.check_model(*names)
         self.model = names[0]
 

@@ -21,6 +21,7 @@ __all__ = [
     "Entry",
     "Resolved",
     "Shelf",
+    "check_is_free",
     "damaged",
     "entries",
     "file_of",
@@ -68,7 +69,7 @@ def save(preset: Preset, config: Config) -> None:
         InvalidRequestError: it does not fit into a file, or that cannot be written.
     """
     name = naming.preset_name(preset.name)
-    _check_is_free(name, config)
+    check_is_free(name, config)
     _check_places(preset)
     folder = folder_of(config)
     text = tomlfile.written(preset)
@@ -110,7 +111,7 @@ def _others(config: Config) -> str:
     return f"; there is {', '.join(names[:5])}{more}" if names else ", nor any other"
 
 
-def _check_is_free(name: str, config: Config) -> None:
+def check_is_free(name: str, config: Config) -> None:
     """Raises ParameterError for a name that means something else."""
     lower = name.casefold()
     if name in config.aliases or name in config.endpoints or lower == "default":

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from nbllm.config import Config
 from nbllm.core.presets import Preset
-from nbllm.errors import ModelError, ModelNotFoundError, NbllmError
+from nbllm.errors import NbllmError, ParameterError
 from nbllm.store.blobs import blob_path, find_blob, is_digest
 from nbllm.store.foreign import store_models
-from nbllm.store.names import resolve_listed
 from nbllm.store.presets import shelf
 from nbllm.store.pulling.download import Download, fetch_all, unwritable
 from nbllm.store.pulling.lock import locked
@@ -77,21 +76,14 @@ def _replaceable(name: str, config: Config) -> Preset | None:
     there = shelf.find(name, config)
     if there is not None and not is_digest(there.base):
         raise PullError(f"there is a preset {there.name} that you made of {there.base}: remove it before this pull")
-    if there is None and _is_taken(name, config):
-        raise PullError(f"{name} is another model's name here, so that this one cannot be pulled as {name}")
+    if there is None:
+        try:
+            shelf.check_is_free(name, config)
+        except ParameterError as exc:
+            raise PullError(
+                f"{name} is another model's name here, so that this one cannot be pulled as {name}"
+            ) from exc
     return there
-
-
-def _is_taken(name: str, config: Config) -> bool:
-    if name in config.aliases or name in config.endpoints or name.casefold() == "default":
-        return True
-    try:
-        resolve_listed(name, config)
-    except ModelNotFoundError:
-        return False
-    except ModelError:  # it is there and cannot be loaded
-        return True
-    return True
 
 
 def _downloads(name: str, manifest: Manifest, registry: Registry, config: Config) -> list[Download]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbllm.core import GenerateRequest, Request
+from nbllm.core import GenerateRequest, ModelInfo, Request
+from nbllm.core.presets import Preset
 from nbllm.engine.interface import OnChunk
 from nbllm.errors import ModelLoadError
 from nbllm.frames import using
@@ -16,6 +18,7 @@ from nbllm.session.model import Model
 from nbllm.testing import ScriptedEngine
 from nbllm.testing.script import ScriptedTicket
 from nbllm.testing.vocabulary import TOY_MODEL
+from tests.session.machine import Machine
 
 if TYPE_CHECKING:
     import pytest
@@ -44,6 +47,25 @@ def asked(request: GenerateRequest) -> str:
 
 def echo(request: GenerateRequest) -> str:
     return f"re: {asked(request)}"
+
+
+def whole(request: GenerateRequest) -> str:
+    """All that it was told."""
+    return " / ".join(message.content for message in request.messages or ())
+
+
+@contextmanager
+def repeating_machine(monkeypatch: pytest.MonkeyPatch, *presets: Preset) -> Iterator[Machine]:
+    """Has the model "toy", which answers with all that it was told, and these presets."""
+
+    def make(info: ModelInfo) -> TalkingEngine:
+        return TalkingEngine(info.name, whole, info.path)
+
+    machine = Machine(monkeypatch, make)
+    machine.add("toy")
+    machine.save(*presets)
+    yield machine
+    machine.close()
 
 
 def talking(name: str, reply: Reply = echo) -> Model:
