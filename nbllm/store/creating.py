@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from nbllm.core.adapters import Adapter
 from nbllm.core.presets import Preset
 from nbllm.errors import InvalidRequestError, ModelLoadError, ParameterError
 from nbllm.store.catalog import described
+from nbllm.store.files import beginning
 from nbllm.store.header import shown
 from nbllm.store.presets import modelfile, naming, params, places, shelf, templates, tomlfile
 
@@ -116,7 +116,7 @@ def _saved(preset: Preset, config: Config) -> Created:
 
 def _read(path: Path) -> str:
     try:
-        data = _beginning(path)
+        data = beginning(path, MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         raise InvalidRequestError(f"{shown(path)} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
     if len(data) > MAX_FILE_BYTES:
@@ -126,12 +126,3 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as exc:
         raise InvalidRequestError(f"{shown(path)} is not UTF-8 text, which a Modelfile is") from exc
     return text.replace("\r\n", "\n")  # as an editor on Windows ends lines
-
-
-def _beginning(path: Path) -> bytes:
-    """One byte more than is allowed at most; nothing of what is no file, without waiting for it."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("it is not a file")
-        return file.read(MAX_FILE_BYTES + 1)

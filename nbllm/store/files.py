@@ -53,6 +53,20 @@ def own_folder(folder: Path, *, setting: str) -> Path:
     return folder
 
 
+def beginning(path: Path, num_bytes: int) -> bytes:
+    """The first bytes of a file, without waiting for a FIFO's writer.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no file, or the path has a NUL.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is not a file")
+        return file.read(num_bytes)
+
+
 def own_data(path: Path, *, most_bytes: int) -> bytes:
     """What this user wrote for nobody else to read, if it is no more than that; else nothing. Never raises OSError."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

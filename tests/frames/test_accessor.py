@@ -16,6 +16,7 @@ from nbllm.frames.compare.columns import REQUIRED
 from nbllm.frames.compare.methods import HOMES
 from nbllm.session.options import OPTIONS, TOOLS
 from tests.frames.verbs.replying import replying
+from tests.frames.wrong import wrong_models
 
 QUIET: dict[str, Any] = {"cache": False, "progress": False}
 RESULTS = pd.DataFrame({name: ["x"] for name in REQUIRED})
@@ -43,14 +44,7 @@ def test_options_are_listed_by_name() -> None:
     assert [name for name in (*OPTIONS, "model", "into", "cache") if name not in text and name not in unlisted] == []
 
 
-@pytest.mark.parametrize(
-    ("model", "says"),
-    [
-        pytest.param("no-such-model", "no model 'no-such-model'", id="name"),
-        pytest.param(5, "must be a name, a path or a Model", id="number"),
-        pytest.param("http://localhost:1/v1", "nbllm.connect", id="address"),
-    ],
-)
+@wrong_models
 def test_wrong_model_of_a_job_is_refused_at_once(model: Any, says: str) -> None:
     frame = pd.DataFrame({"a": ["x"]})
     for rows in (frame, frame["a"]):

@@ -17,6 +17,7 @@ from nbllm.frames.landing import MisfitError
 from nbllm.session.cache import AnswerCache
 from tests.frames.answering import answering
 from tests.frames.verbs.replying import replying
+from tests.frames.wrong import wrong_models
 
 QUIET: dict[str, Any] = {"cache": False, "progress": False}
 
@@ -95,14 +96,7 @@ def test_bad_input_is_one_line(values: Any, prompt: str, options: dict[str, Any]
         nbllm.map(values, prompt, **options)
 
 
-@pytest.mark.parametrize(
-    ("model", "says"),
-    [
-        pytest.param("no-such-model", "no model 'no-such-model'", id="name"),
-        pytest.param(5, "must be a name, a path or a Model", id="number"),
-        pytest.param("http://localhost:1/v1", "nbllm.connect", id="address"),
-    ],
-)
+@wrong_models
 def test_wrong_model_of_a_job_is_refused_at_once(model: Any, says: str) -> None:
     with pytest.raises(NbllmError, match=says):
         nbllm.map(["a"], "{}", model=model, background=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -50,15 +51,16 @@ class OllamaPsHandler(OllamaHandler):
     @allow_unauthenticated
     async def get(self) -> None:
         states = [state for state in self.service.router.supervisor.loaded() if state.state == "ready"]
-        opened = [(state, name) for state in states for name in [await self._name(state)] if self.access.may_use(name)]
+        names = await self._names(states)
+        opened = [(state, name) for state, name in zip(states, names, strict=True) if self.access.may_use(name)]
         self.finish({"models": [self._entry(state, name) for state, name in opened]})
 
-    async def _name(self, state: RunnerState) -> str:
+    async def _names(self, states: Sequence[RunnerState]) -> list[str]:
         """Of a blob, which nobody can ask for, that of a preset which is made of it."""
-        if not state.name.startswith("sha256-"):
-            return state.name
-        path, listed = self.service.router.source_of(state.path), await self.service.router.listed()
-        return next((name for name, target in listed.items() if target.path == path), state.name)
+        router, by_path = self.service.router, {}
+        if any(_is_blob(state) for state in states):
+            by_path = {target.path: name for name, target in reversed((await router.listed()).items())}
+        return [by_path.get(router.source_of(one.path), one.name) if _is_blob(one) else one.name for one in states]
 
     def _entry(self, state: RunnerState, name: str) -> dict[str, Any]:
         path = self.service.router.source_of(state.path)
@@ -124,6 +126,10 @@ class OllamaUnknownPathHandler(OllamaHandler):
         raise ApiError(404, f"unknown path ({self.request.method} {self.request.path[:200]})")
 
     head = post = put = patch = delete = get
+
+
+def _is_blob(state: RunnerState) -> bool:
+    return state.name.startswith("sha256-")
 
 
 def listed(handler: OllamaHandler, name: str, target: Target) -> Listed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from nbllm.config import Config
 from nbllm.core.presets import Preset
 from nbllm.errors import InvalidRequestError
+from nbllm.store.files import beginning
 from nbllm.store.hashes import SETTLED_NS
 from nbllm.store.header import shown
 from nbllm.store.presets import naming, tomlfile
@@ -138,15 +138,10 @@ def _parsed(path: Path) -> Preset:
 
 
 def _data(path: Path) -> bytes:
-    with open(path, "rb", opener=_open_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise _DamagedError("is not a file")
-        data = file.read(_MAX_BYTES + 1)
+    try:
+        data = beginning(path, _MAX_BYTES + 1)
+    except ValueError as exc:
+        raise _DamagedError("is not a file") from exc
     if len(data) > _MAX_BYTES:
         raise _DamagedError(f"has more than {_MAX_BYTES:,} bytes")
     return data
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """A FIFO would wait for its writer, for ever."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
