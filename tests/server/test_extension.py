@@ -41,9 +41,7 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ModelInfo]:
         ModelInfo(name="broken", path=str(tmp_path / "x.gguf"), size_bytes=3, problem="it is not a GGUF file")
     )
     monkeypatch.setattr(naming, "named_models", lambda config: {model.name: Path(model.path) for model in models})
-    monkeypatch.setattr(
-        naming, "model_info", lambda path, name: next(model for model in models if Path(model.path) == path)
-    )
+    monkeypatch.setattr(naming, "described", lambda path: next(model for model in models if Path(model.path) == path))
     return models
 
 
