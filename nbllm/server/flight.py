@@ -104,7 +104,7 @@ class Flight:
             self._ticket.cancel()
             raise
         finally:
-            _consume(replied)
+            _drop(replied)
 
     async def _begin_local(self, engine: Engine, request: Request) -> None:
         self._ticket = await submitted(self._loop.run_in_executor(None, engine.submit, request, self._put))
@@ -133,7 +133,7 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
         future.set_exception(error)
 
 
-def _consume(future: asyncio.Future[None]) -> None:
-    """An error that nobody waits for any more is no news."""
-    if future.done() and not future.cancelled():
+def _drop(future: asyncio.Future[None]) -> None:
+    """Nobody waits for it any more: neither the error that it has nor the one that comes later is news."""
+    if not future.cancel() and not future.cancelled():
         future.exception()
