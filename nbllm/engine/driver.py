@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import queue
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from nbllm.core.flag import Flag
 from nbllm.engine.cores import CoreLease
 from nbllm.engine.machine import busy_elsewhere, usable_cores
 from nbllm.engine.threads import ThreadTuner
@@ -58,9 +60,10 @@ class Driver:
     """
 
     def __init__(self, cores_file: Path | None = None) -> None:
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()  # no Condition: see nbllm.core.flag
         self._lanes: list[Steppable] = []
-        self._closing: list[tuple[Steppable, threading.Event]] = []
+        self._closing: list[tuple[Steppable, Flag]] = []
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
@@ -76,27 +79,27 @@ class Driver:
 
     def attach(self, lane: Steppable, max_threads: int | None = None) -> None:
         """Step the lane from now on, with at most `max_threads`; None for all cores that the process may use."""
-        with self._condition:
-            self._lanes.append(lane)
+        with self._lock:
             self._caps[lane] = max_threads or usable_cores()
             self._rested.add(lane)
+            self._lanes.append(lane)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="nbllm-decode", daemon=True)
                 self._thread.start()
 
     def wake(self) -> None:
         """Something may have work. Safe on any thread."""
-        with self._condition:
-            self._condition.notify()
+        if self._wakes.empty():
+            self._wakes.put(None)
 
     def detach(self, lane: Steppable) -> None:
         """Close the lane on the decode thread and step it no more; returns when that is done."""
-        done = threading.Event()
-        with self._condition:
+        done = Flag()
+        with self._lock:
             if lane not in self._lanes:
                 return
             self._closing.append((lane, done))
-            self._condition.notify()
+        self.wake()
         lane.stop_step()
         if threading.current_thread() is self._thread:
             self._close_detached()
@@ -105,9 +108,8 @@ class Driver:
 
     def stop(self) -> None:
         """Close every lane and end the thread; what is being evaluated is aborted."""
-        with self._condition:
-            self._stopped = True
-            self._condition.notify()
+        self._stopped = True
+        self.wake()
         for lane in list(self._lanes):
             lane.stop_step()
         if self._thread is not None and os.getpid() == self._pid:
@@ -117,17 +119,15 @@ class Driver:
 
     def _run(self) -> None:
         interval = _SwitchInterval()
-        while True:
-            with self._condition:
-                while not (self._stopped or self._closing or self._busy()):
-                    self._cores.release()
-                    interval.restore()
-                    self._rested.update(self._lanes)
-                    self._condition.wait()
-                stopped, busy = self._stopped, self._busy()
-            if stopped:
-                break
+        while not self._stopped:
             self._close_detached()
+            busy = self._busy()
+            if not busy:
+                self._cores.release()
+                interval.restore()
+                self._rested.update(self._lanes)
+                self._wakes.get()
+                continue
             interval.shorten()
             for lane in busy:
                 if lane in self._lanes:
@@ -138,7 +138,9 @@ class Driver:
         interval.restore()
 
     def _busy(self) -> list[Steppable]:
-        return [lane for lane in self._lanes if lane.has_work]
+        with self._lock:
+            lanes = list(self._lanes)
+        return [lane for lane in lanes if lane.has_work]
 
     def _step(self, lane: Steppable) -> None:
         cap = self._caps[lane]
@@ -162,7 +164,7 @@ class Driver:
             self._cores.renew(report.duration_s, threads, cap)
 
     def _close_detached(self) -> None:
-        with self._condition:
+        with self._lock:
             closing, self._closing = self._closing, []
         for lane, done in closing:
             lane.close()
@@ -170,7 +172,7 @@ class Driver:
             done.set()
 
     def _forget(self, lane: Steppable) -> None:
-        with self._condition:
+        with self._lock:
             if lane in self._lanes:
                 self._lanes.remove(lane)
         self._tuners.pop(lane, None)

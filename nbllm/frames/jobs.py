@@ -12,6 +12,7 @@ from concurrent.futures import wait as wait_for
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from nbllm.core.flag import Flag
 from nbllm.errors import in_one_line
 from nbllm.frames.asks import Progress, RunOptions
 from nbllm.frames.durations import duration_text
@@ -40,8 +41,8 @@ class Job(Generic[_T]):
         total: rows, if that is known already.
     """
 
-    def __init__(self, work: Callable[[Progress, threading.Event], _T], total: int = 0) -> None:
-        self._stop, self._finished = threading.Event(), Future[None]()
+    def __init__(self, work: Callable[[Progress, Flag], _T], total: int = 0) -> None:
+        self._stop, self._finished = Flag(), Future[None]()
         self._finished.set_running_or_notify_cancel()  # or whoever stops awaiting it would cancel it
         self._progress = JobProgress(0, total)
         self._values: list[_T] = []
@@ -114,7 +115,7 @@ class Job(Generic[_T]):
         await asyncio.wrap_future(self._finished)
         return self.result()
 
-    def _run(self, work: Callable[[Progress, threading.Event], _T]) -> None:
+    def _run(self, work: Callable[[Progress, Flag], _T]) -> None:
         try:
             self._values.append(work(self._report, self._stop))
         except BaseException as error:  # noqa: BLE001  # `result` raises it, where somebody looks
@@ -169,7 +170,7 @@ def _end_with_the_process() -> None:
             _logger.warning("a job was ended with its process: %s", how_far)
 
 
-def in_background(options: RunOptions, work: Callable[[RunOptions, threading.Event], _T], total: int = 0) -> Job[_T]:
+def in_background(options: RunOptions, work: Callable[[RunOptions, Flag], _T], total: int = 0) -> Job[_T]:
     """A job for a call that runs a table.
 
     Args:
@@ -177,7 +178,7 @@ def in_background(options: RunOptions, work: Callable[[RunOptions, threading.Eve
             shown and the job is told of the progress.
     """
 
-    def quietly(report: Progress, stop: threading.Event) -> _T:
+    def quietly(report: Progress, stop: Flag) -> _T:
         return work(replace(options, background=False, progress=_both(report, options.progress)), stop)
 
     return Job(quietly, total)

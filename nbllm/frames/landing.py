@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 from nbllm.core import ChoiceRequest, Chunk, GenerateRequest
+from nbllm.core.flag import Flag
 from nbllm.engine.interface import Engine, Ticket, num_answers
 from nbllm.errors import ConstraintError, EngineError, NbllmError
 from nbllm.frames.asks import Ask, Outcome, Watch
@@ -53,7 +53,7 @@ class Flight:
         self._on_end, self._watch = on_end, watch
         self._chunks: list[Chunk] = []
         self._remaining = num_answers(ask.request)
-        self._ended = threading.Event()
+        self._ended = Flag()
         self._ticket: Ticket | None = None
         self._started = time.monotonic()
 

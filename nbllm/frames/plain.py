@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nbllm.core.flag import Flag
 from nbllm.errors import NbllmError, ParameterError, in_one_line
 from nbllm.frames.asks import Ask, Outcome, RunOptions
 from nbllm.frames.interrupts import calm_interrupts
@@ -61,7 +61,7 @@ async def amap(values: Iterable[Any], prompt: str, **options: Any) -> Any:
 async def _in_thread(task: _Task) -> list[Any]:
     import asyncio
 
-    stop = threading.Event()
+    stop = Flag()
     try:
         return await asyncio.to_thread(task.done, task.settings.run, stop)
     except asyncio.CancelledError as cancelled:
@@ -94,7 +94,7 @@ class _Task:
             raise ParameterError("prompt", "has no place for the value, so that all would ask the same; write {}")
         return cls(rows, template, settings, answer)
 
-    def done(self, options: RunOptions, stop: threading.Event | None = None) -> list[Any]:
+    def done(self, options: RunOptions, stop: Flag | None = None) -> list[Any]:
         if all(
             self.template.render(row) is None
             for row in self.rows[: len(self.rows) if options.limit is None else int(options.limit)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -14,6 +13,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from nbllm.core import ChoiceRequest, EmbedRequest, GenerateRequest
+from nbllm.core.flag import Flag
 from nbllm.errors import NbllmError, UnsupportedError, in_one_line
 from nbllm.frames.asks import Ask, OnError, OnInterrupt, Outcome, Progress, RunOptions, row_seed
 from nbllm.frames.keeping import Keeping
@@ -39,7 +39,7 @@ def run(
     total: int,
     options: RunOptions,
     *,
-    stop: threading.Event | None = None,
+    stop: Flag | None = None,
 ) -> list[Outcome | None]:
     """What became of each row, in the order of the rows.
 
@@ -67,10 +67,10 @@ def reduced(
     options: RunOptions,
     reduce: Callable[[Outcome], _Kept],
     *,
-    stop: threading.Event | None = None,
+    stop: Flag | None = None,
 ) -> list[_Kept | None]:
     """`run`, of whose outcomes no more is kept than what `reduce` makes of each: a million whole ones are gigabytes."""
-    return _Run(model, total, options, reduce, stop or threading.Event()).run(asks)
+    return _Run(model, total, options, reduce, stop or Flag()).run(asks)
 
 
 class _Run(Generic[_Kept]):
@@ -82,7 +82,7 @@ class _Run(Generic[_Kept]):
         total: int,
         options: RunOptions,
         reduce: Callable[[Outcome], _Kept],
-        stop: threading.Event,
+        stop: Flag,
     ) -> None:
         begun = time.monotonic()
         info = model.info  # of a model on another server, asking costs a request

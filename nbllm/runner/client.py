@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from nbllm.core import Chunk, EngineInfo, GenerateRequest, RenderedPrompt, Request
+from nbllm.core.flag import Flag
 from nbllm.engine.interface import EngineStats, OnChunk, num_answers
 from nbllm.errors import EngineClosedError, EngineDeadError, EngineError
 from nbllm.runner import messages
@@ -50,8 +51,8 @@ class RemoteTicket:
 class _Pending:
     """A call whose result has not come yet."""
 
-    is_received: threading.Event = field(default_factory=threading.Event)
-    is_here: threading.Event = field(default_factory=threading.Event)
+    is_received: Flag = field(default_factory=Flag)
+    is_here: Flag = field(default_factory=Flag)
     value: Any = None
     error: BaseException | None = None
 
@@ -111,7 +112,7 @@ class RemoteEngine:
             reply.error = error
             reply.is_here.set()
 
-        received = threading.Event()
+        received = Flag()
         ticket = self.begin(request, on_chunk, replied, received.set)
         try:
             self._await_sign(received)
@@ -212,7 +213,7 @@ class RemoteEngine:
         info: EngineInfo = self._greeting.value
         return info
 
-    def _await_sign(self, received: threading.Event) -> None:
+    def _await_sign(self, received: Flag) -> None:
         if self._answer_timeout_s is not None and not received.wait(self._answer_timeout_s):
             raise EngineDeadError(
                 f"the process that runs the model gave no sign for {self._answer_timeout_s:g} s; it may be busy in "
@@ -325,7 +326,7 @@ def _reply(ticket: RemoteTicket, error: BaseException | None) -> None:
         ticket.on_reply(error)
 
 
-def _wait(event: threading.Event) -> None:
+def _wait(event: Flag) -> None:
     """Wait so that an interrupt gets through on every platform."""
     while not event.wait(0.5):
         pass

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbllm.config import Config, load_config
+from nbllm.core.flag import Flag
 from nbllm.errors import NbllmError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Shared:
         self.problem = ""
         self._engine, self._folder = engine, config.runtime_dir
         self._lock = threading.Lock()
-        self._is_settled, self._is_withdrawn = threading.Event(), threading.Event()
+        self._is_settled, self._is_withdrawn = Flag(), Flag()
         self._record: Record | None = None
         self._path: Path | None = None
         self._host: EngineHost | None = None

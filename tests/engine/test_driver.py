@@ -23,7 +23,7 @@ class _Report(NamedTuple):
     is_decode: bool = True
 
 
-class _Lane:
+class Lane:
     """Has as many steps to do as it is told."""
 
     def __init__(self, log: list[str], name: str, steps: int, error: Exception | None = None) -> None:
@@ -69,7 +69,7 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
 
 def test_lanes_with_work_take_turns(driver: Driver) -> None:
     log: list[str] = []
-    slow, other = _Lane(log, "a", 0), _Lane(log, "b", 0)
+    slow, other = Lane(log, "a", 0), Lane(log, "b", 0)
     driver.attach(slow)
     driver.attach(other)
     slow.left = other.left = 3
@@ -87,7 +87,7 @@ def test_first_steps_leave_cores_to_what_else_runs(
     monkeypatch.setattr("nbllm.engine.driver.usable_cores", lambda: 4)
     monkeypatch.setattr("nbllm.engine.driver.busy_elsewhere", lambda: busy)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    driver, lane = Driver(tmp_path / "cores"), _Lane([], "a", 0)
+    driver, lane = Driver(tmp_path / "cores"), Lane([], "a", 0)
     driver.attach(lane)
     lane.left = 3
     driver.wake()
@@ -98,7 +98,7 @@ def test_first_steps_leave_cores_to_what_else_runs(
 
 def test_failing_lane_dies_and_the_others_go_on(driver: Driver) -> None:
     log: list[str] = []
-    bad, good = _Lane(log, "bad", 1, ValueError("broken")), _Lane(log, "good", 0)
+    bad, good = Lane(log, "bad", 1, ValueError("broken")), Lane(log, "good", 0)
     driver.attach(good)
     driver.attach(bad)
     driver.wake()
@@ -110,7 +110,7 @@ def test_failing_lane_dies_and_the_others_go_on(driver: Driver) -> None:
 
 
 def test_detach_closes_on_the_decode_thread_and_returns_then(driver: Driver) -> None:
-    lane = _Lane([], "a", 1)
+    lane = Lane([], "a", 1)
     driver.attach(lane)
     assert lane.idle.wait(_WAIT_S)
     stepped_by = lane.thread
@@ -121,7 +121,7 @@ def test_detach_closes_on_the_decode_thread_and_returns_then(driver: Driver) -> 
 
 
 def test_detach_of_a_busy_lane_stops_its_step(driver: Driver) -> None:
-    lane = _Lane([], "a", 10**9)
+    lane = Lane([], "a", 10**9)
     driver.attach(lane)
     driver.detach(lane)
     assert lane.closed.is_set()
@@ -129,7 +129,7 @@ def test_detach_of_a_busy_lane_stops_its_step(driver: Driver) -> None:
 
 
 def test_stop_closes_every_lane_and_ends_the_thread(driver: Driver) -> None:
-    lanes = [_Lane([], name, 0) for name in "ab"]
+    lanes = [Lane([], name, 0) for name in "ab"]
     for lane in lanes:
         driver.attach(lane)
     driver.stop()
@@ -138,7 +138,7 @@ def test_stop_closes_every_lane_and_ends_the_thread(driver: Driver) -> None:
 
 def test_switch_interval_is_short_only_while_decoding(driver: Driver) -> None:
     before = sys.getswitchinterval()
-    lane = _Lane([], "a", 3)
+    lane = Lane([], "a", 3)
     driver.attach(lane)
     assert lane.idle.wait(_WAIT_S)
     assert lane.interval < before

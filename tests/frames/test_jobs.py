@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from nbllm.core.flag import Flag
 from nbllm.frames.jobs import Job, in_background
 from nbllm.frames.run import Ask, Outcome, Progress, RunOptions, run
 from nbllm.session.cache import AnswerCache
@@ -37,7 +38,7 @@ def test_result_is_what_the_call_would_have_given() -> None:
 def test_repr_says_how_far_it_is() -> None:
     reported, go_on = threading.Event(), threading.Event()
 
-    def work(report: Progress, stop: threading.Event) -> None:
+    def work(report: Progress, stop: Flag) -> None:
         report(412, 1000)
         reported.set()
         go_on.wait(WITHIN_S)
@@ -56,7 +57,7 @@ def test_repr_says_how_far_it_is() -> None:
 
 
 def test_error_is_raised_where_the_result_is_wanted() -> None:
-    def work(report: Progress, stop: threading.Event) -> None:
+    def work(report: Progress, stop: Flag) -> None:
         report(1, 5)
         raise ValueError("no such thing")
 
@@ -121,7 +122,7 @@ def test_cancelled_job_may_give_what_it_has(tmp_path: Path) -> None:
 def test_interrupt_ends_the_wait_and_not_the_job() -> None:
     begin, go_on = threading.Event(), threading.Event()
 
-    def work(report: Progress, stop: threading.Event) -> bool:
+    def work(report: Progress, stop: Flag) -> bool:
         begin.wait(WITHIN_S)
         _thread.interrupt_main()
         return go_on.wait(WITHIN_S)
@@ -155,7 +156,7 @@ async def _value_of(job: Job[Any]) -> Any:
 
 
 def test_awaiting_a_job_that_failed_or_was_cancelled_says_so(tmp_path: Path) -> None:
-    def fails(report: Progress, stop: threading.Event) -> None:
+    def fails(report: Progress, stop: Flag) -> None:
         raise ValueError("no such thing")
 
     with pytest.raises(ValueError, match="no such thing"):

@@ -8,7 +8,6 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -24,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbllm.core import ChoiceRequest, EmbedRequest, GenerateRequest, Message, ModelInfo, Request
+from nbllm.core.flag import Flag
 from nbllm.engine.interface import OnChunk
 from nbllm.errors import (
     ConstraintError,
@@ -398,7 +398,7 @@ def test_model_without_a_file_is_known_by_what_its_server_states() -> None:
 
 
 def test_stopped_run_keeps_what_is_finished(tmp_path: Path, quiet: RunOptions) -> None:
-    stop = threading.Event()
+    stop = Flag()
     rows = [chat(f"row {number}") for number in range(60)]
 
     def progress(done: int, total: int) -> None:
@@ -458,7 +458,7 @@ def test_interrupt_of_a_wait_is_not_about_an_empty_queue(tmp_path: Path) -> None
                 raise KeyboardInterrupt  # noqa: B904  # as it comes from a signal
 
     model, _ = answering(tmp_path, most=0, seed=1)
-    planned = module._Run(model, 1, RunOptions(cache=False), lambda outcome: outcome, threading.Event())
+    planned = module._Run(model, 1, RunOptions(cache=False), lambda outcome: outcome, Flag())
     planned._inbox = Impatient()  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt) as interrupt:
         planned.run([chat("a")])
@@ -466,7 +466,7 @@ def test_interrupt_of_a_wait_is_not_about_an_empty_queue(tmp_path: Path) -> None
 
 
 def test_stopped_run_is_shown_in_one_line(tmp_path: Path) -> None:
-    stop = threading.Event()
+    stop = Flag()
     stop.set()
     model, _ = answering(tmp_path)
     with pytest.raises(CancelledError) as cancelled:

@@ -17,7 +17,9 @@ from nbllm.runner.client import RemoteEngine
 from nbllm.runner.framing import FrameReader, framed
 from nbllm.runner.host import EngineHost
 from nbllm.runner.listener import dial, listen
-from nbllm.testing import ScriptedEngine
+from nbllm.testing import ScriptedEngine, toy_engine
+from tests.interrupts import moments
+from tests.server.serving import wait_until
 
 TOKEN = "open sesame"
 HI = GenerateRequest(messages=(Message("user", "hi"),))
@@ -248,3 +250,22 @@ def test_a_new_request_does_not_wait_for_the_reason_of_the_end(host: EngineHost)
     _until(lambda: remote._farewell == "it was ended by SIGABRT")
     with pytest.raises(EngineDeadError, match="it was ended by SIGABRT"):
         remote.begin(HI, lambda chunk: None, lambda error: None)
+
+
+def test_next_request_is_answered_after_one_that_was_interrupted_at_any_moment(tmp_path: Path) -> None:
+    engine = toy_engine(context_length=128)
+    host = EngineHost(engine, listen(tmp_path), TOKEN)
+    host.start()
+    remote = RemoteEngine(host.address, token=TOKEN)
+    request = GenerateRequest(text="hello", sampling=SamplingParams(temperature=0, max_tokens=2), timeout_s=20)
+
+    def text() -> str:
+        return "".join(chunk.text for chunk in iter_chunks(remote, request))
+
+    wanted = text()
+    for moment in moments(text):
+        wait_until(lambda: engine.stats().num_running == engine.stats().num_waiting == 0)
+        assert text() == wanted, moment
+    remote.close()
+    host.close()
+    engine.close()

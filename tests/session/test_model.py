@@ -279,6 +279,7 @@ _ENDLESS: dict[str, Callable[[Model], object]] = {
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that signal here")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python drops one raised in a finalizer
 @pytest.mark.parametrize("act", _ENDLESS.values(), ids=_ENDLESS)
+@pytest.mark.timeout(120, method="thread")  # the other method's own alarm is the one that rings here
 def test_alarm_at_any_moment_ends_the_request_and_the_next_is_right(
     smollm2: Model, alarm: Callable[..., object], act: Callable[[Model], object]
 ) -> None:

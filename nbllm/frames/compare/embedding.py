@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbllm.core import EmbedRequest
+from nbllm.core.flag import Flag
 from nbllm.frames.asks import Ask, RunOptions
 from nbllm.frames.compare.matching import written
 from nbllm.frames.compare.scorers import Scorer, with_scores_in_place
@@ -26,7 +26,7 @@ def with_similarity(
     gold: Sequence[Any],
     options: RunOptions,
     *,
-    stop: threading.Event | None = None,
+    stop: Flag | None = None,
 ) -> pd.DataFrame:
     """A copy of a comparison with the score of a scorer that has no measure.
 
@@ -39,7 +39,7 @@ def with_similarity(
 
 
 def _similarities(
-    model: Model, texts: Sequence[Any], gold: Sequence[Any], options: RunOptions, stop: threading.Event | None
+    model: Model, texts: Sequence[Any], gold: Sequence[Any], options: RunOptions, stop: Flag | None
 ) -> list[float]:
     """The cosine of each text with what was expected; NaN where one of them is missing or cannot be embedded."""
     wanted = [None if is_null(want) else written(want) for want in gold]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nbllm.core import unknown_option
+from nbllm.core.flag import Flag
 from nbllm.core.numbers import as_number
 from nbllm.errors import ParameterError
 from nbllm.frames.asks import Ask, RunOptions
@@ -89,7 +89,7 @@ def judged(
     gold: Sequence[Any],
     options: RunOptions,
     *,
-    stop: threading.Event | None = None,
+    stop: Flag | None = None,
 ) -> pd.DataFrame:
     """A copy with `score_judge`; a row without an answer has none.
 
@@ -205,7 +205,7 @@ def _chosen(
     prompts: Sequence[str | None],
     choices: list[str],
     options: RunOptions,
-    stop: threading.Event | None = None,
+    stop: Flag | None = None,
 ) -> list[str | None]:
     """What the model says to each prompt, which is one of the choices; None where it could not be asked."""
     asking = Options.of({"temperature": 0, "choice": choices, "seed": 0})

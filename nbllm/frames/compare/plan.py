@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from nbllm.core.flag import Flag
 from nbllm.errors import NbllmError
 from nbllm.frames.asks import Progress, RunOptions
 from nbllm.frames.compare import manifest
@@ -48,7 +48,7 @@ class Plan:
     def total(self) -> int:
         return len(self.cells) * len(self.contenders)
 
-    def run(self, options: RunOptions, stop: threading.Event | None = None) -> pd.DataFrame:
+    def run(self, options: RunOptions, stop: Flag | None = None) -> pd.DataFrame:
         """Ask every model, score, and build the frame.
 
         Raises:
@@ -64,7 +64,7 @@ class _Running:
 
     plan: Plan
     options: RunOptions
-    stop: threading.Event | None
+    stop: Flag | None
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     entries: list[dict[str, Any]] = field(default_factory=list)

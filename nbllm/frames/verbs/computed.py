@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from nbllm.core.flag import Flag
 from nbllm.errors import NbllmError
 from nbllm.frames.asks import Ask, Outcome, RunOptions
 from nbllm.frames.dtypes import typed
@@ -19,8 +20,6 @@ from nbllm.frames.verbs.source import Source
 from nbllm.session.response import Response
 
 if TYPE_CHECKING:
-    import threading
-
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
@@ -56,9 +55,7 @@ class Computed:
     has_failed: NDArray[np.bool_]
 
 
-def compute(
-    source: Source, plan: Plan, settings: Settings, options: RunOptions, stop: threading.Event | None = None
-) -> Computed:
+def compute(source: Source, plan: Plan, settings: Settings, options: RunOptions, stop: Flag | None = None) -> Computed:
     """Ask what the plan says. A table without a row to ask loads no model.
 
     Raises:
@@ -88,7 +85,7 @@ def _rows(
     asks: Iterator[Ask | NbllmError | None],
     num_rows: int,
     options: RunOptions,
-    stop: threading.Event | None,
+    stop: Flag | None,
 ) -> list[_Row | None]:
     """Each row's values, and as much of the details as is wanted: those of a million rows are large."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nbllm.core.flag import Flag
 from nbllm.frames.asks import RunOptions
 from nbllm.frames.jobs import in_background
 from nbllm.frames.verbs.computed import DETAILS, ERROR, Computed, compute, row_name
@@ -34,7 +34,7 @@ def carried_out(source: Source, plan: Plan, settings: Settings, finish: Finish |
         source.check_new(_new_names(plan, settings), plan.option)
     _tell_of_system(source, settings)
 
-    def work(options: RunOptions, stop: threading.Event | None = None) -> Any:
+    def work(options: RunOptions, stop: Flag | None = None) -> Any:
         computed = compute(source, plan, settings, options, stop)
         if options.on_error == "skip" and computed.has_failed.any():
             first = int(computed.has_failed.argmax())

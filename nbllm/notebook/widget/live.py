@@ -11,6 +11,8 @@ sees what it missed, and asks for the whole.
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -45,7 +47,8 @@ class Live:
     ) -> None:
         self._send, self._clock, self._interval_s = send, clock, interval_s
         self._outbox = outbox or Outbox()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()  # no Condition: see nbllm.core.flag
         self._seq = 0
         self._next_s = 0.0
         self._answer: _Answer | None = None
@@ -58,7 +61,7 @@ class Live:
             question: as in the transcript, which does not have it yet.
             after: the number of the turn that the answer follows; 0 is the root.
         """
-        with self._changed:
+        with self._lock:
             self._answer = _Answer({"id": live, "question": question, "after": after})
             self._next_s = 0.0
             self._put_whole()
@@ -66,7 +69,7 @@ class Live:
 
     def add(self, chunk: Chunk) -> None:
         """Show a piece of the answer, now or within the interval."""
-        with self._changed:
+        with self._lock:
             answer = self._answer
             if answer is None or not (chunk.text or chunk.reasoning):
                 return
@@ -80,7 +83,7 @@ class Live:
 
     def finish(self) -> list[Node]:
         """Send all that came, every block of it closed, and return the blocks; `end` takes the answer away."""
-        with self._changed:
+        with self._lock:
             answer = self._answer
             if answer is None:
                 return []
@@ -91,15 +94,15 @@ class Live:
 
     def end(self) -> None:
         """The transcript holds the answer now, or there is none."""
-        with self._changed:
+        with self._lock:
             self._answer = None
             self._put_whole()
-            self._changed.notify_all()
+            self._wakes.put(None)
         self._outbox.deliver()
 
     def resend(self) -> None:
         """For a page that comes late, or has missed something."""
-        with self._changed:
+        with self._lock:
             if self._answer is not None:
                 self._answer.take()  # what waits is in the whole
             self._put_whole()
@@ -107,9 +110,9 @@ class Live:
 
     def close(self) -> None:
         """Send nothing more. Twice is harmless."""
-        with self._changed:
+        with self._lock:
             self._answer = None
-            self._changed.notify_all()
+            self._wakes.put(None)
 
     # ---- inside, under the lock
 
@@ -132,7 +135,7 @@ class Live:
             self._thread = threading.Thread(target=self._run, name="nbllm-widget-live", daemon=True)
             self._thread.start()
         else:
-            self._changed.notify_all()
+            self._wakes.put(None)
 
     def _run(self) -> None:
         while self._tick():
@@ -140,15 +143,18 @@ class Live:
 
     def _tick(self) -> bool:
         """Wait for the time of the next delta, and put it; False when there is nothing to wait for any more."""
-        with self._changed:
-            while (answer := self._answer) is not None:
+        while True:
+            with self._lock:
+                answer = self._answer
+                if answer is None:
+                    self._thread = None
+                    return False
                 rest_s = self._next_s - self._clock() if answer.is_waiting else None
                 if rest_s is not None and rest_s <= 0:
                     self._put_delta(answer)
                     return True
-                self._changed.wait(rest_s)
-            self._thread = None
-            return False
+            with contextlib.suppress(queue.Empty):
+                self._wakes.get(timeout=rest_s)
 
 
 class _Answer:

@@ -43,7 +43,7 @@ class Worker:
         on_over: Callable[[], None],
     ) -> None:
         self._on_event, self._record, self._on_over = on_event, record, on_over
-        self.lock = threading.Condition()
+        self.lock = threading.RLock()
         self.phase: PhaseName = "idle"
         self._answering: Answering | None = None
         self._is_switching = False
@@ -94,14 +94,13 @@ class Worker:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Whether all is answered and told, within the time; on an answer's own thread it does not wait."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with self.lock:
-            while self._threads and threading.current_thread() not in self._threads:
-                # In pieces, or an interrupt would not get through on every platform.
-                rest_s = 0.5 if deadline is None else min(0.5, deadline - time.monotonic())
-                if rest_s <= 0:
-                    break
-                self.lock.wait(rest_s)
-            return not self._threads
+        while (threads := list(self._threads)) and threading.current_thread() not in threads:
+            # In pieces, or an interrupt would not get through on every platform.
+            rest_s = 0.5 if deadline is None else min(0.5, deadline - time.monotonic())
+            if rest_s <= 0:
+                break
+            threads[-1].join(rest_s)
+        return not threads
 
     @contextmanager
     def switching(self) -> Iterator[None]:
@@ -178,6 +177,5 @@ class Worker:
         with self.lock:
             self._threads.remove(threading.current_thread())
             is_over = self.phase == "closed" and not self._threads
-            self.lock.notify_all()
         if is_over:
             self._on_over()

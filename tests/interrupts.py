@@ -1,0 +1,49 @@
+"""Exceptions at every moment at which a signal's handler could raise one in a piece of code.
+
+Between two steps of Python code, the interpreter runs handlers where a function begins and where a call of C code has
+returned; a profile function is called at the same places.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+
+class InterruptedHereError(BaseException):
+    """No Exception, as KeyboardInterrupt is none."""
+
+
+def moments(act: Callable[[], object], most: int = 2_000) -> Iterator[int]:
+    """Run `act` again and again, interrupted at its first moment, at its second, and so on; until it gets through.
+
+    Yields after each interrupt the number of the moment; what `act` does then with the exception is its own affair.
+    """
+    for moment in range(1, most):
+        clock = _Clock(moment)
+        sys.setprofile(clock)
+        try:
+            act()
+        except InterruptedHereError:
+            pass
+        finally:
+            sys.setprofile(None)
+        if not clock.has_rung:
+            return
+        yield moment
+    raise AssertionError(f"more than {most} moments")
+
+
+class _Clock:
+    def __init__(self, moment: int) -> None:
+        self._left = moment
+        self.has_rung = False
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> None:
+        if self.has_rung or event not in ("call", "c_return"):
+            return
+        self._left -= 1
+        if not self._left:
+            self.has_rung = True
+            raise InterruptedHereError
