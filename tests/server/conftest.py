@@ -22,7 +22,9 @@ def jp_server_config() -> Config:
 
 @pytest.fixture(scope="session")
 def _one_site(tmp_path_factory: pytest.TempPathFactory, _isolated_session: None) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site")) as site:
+    folder = tmp_path_factory.mktemp("site") / "folder"  # what is beside it would have left it
+    folder.mkdir()
+    with Site(folder) as site:
         yield site
 
 
