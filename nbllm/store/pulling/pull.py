@@ -12,7 +12,8 @@ from nbllm.store.pulling.hub import Hub
 from nbllm.store.pulling.lock import locked
 from nbllm.store.pulling.progress import OnProgress, PullProgress, ignored
 from nbllm.store.pulling.registry_names import RegistryName, registry_name
-from nbllm.store.remote.choice import chosen
+from nbllm.store.remote.choice import RemoteFile, chosen
+from nbllm.store.remote.errors import PullError
 from nbllm.store.remote.names import HubName, checked_text
 from nbllm.store.remote.pulled import hub_folder, hub_model, planned_memory
 from nbllm.store.remote.short_names import no_model
@@ -52,6 +53,7 @@ def _pulled_from_hub(wanted: HubName, config: Config, memory_bytes: int, report:
     hub = Hub()
     commit, listed = hub.files(wanted)
     files = chosen(listed, wanted, planned_memory(config, memory_bytes))
+    _check_is_the_same(files[0], wanted, hub)
     folder = hub_folder(config, wanted) / files[0].folder
     downloads = [
         Download(folder / file.name, file.size, file.sha256, hub.opener(wanted, commit, file)) for file in files
@@ -69,6 +71,16 @@ def _pulled_from_hub(wanted: HubName, config: Config, memory_bytes: int, report:
     name = path.relative_to(config.models_dir.absolute()).as_posix().removesuffix(".gguf")
     report(PullProgress(status="done", file=files[0].name, sha256=files[0].sha256, name=name))
     return path
+
+
+def _check_is_the_same(file: RemoteFile, wanted: HubName, hub: Hub) -> None:
+    """What the table names has been seen; what its repository has today, under the same name, may be anybody's."""
+    if wanted.sha256 and file.sha256 != wanted.sha256:
+        raise PullError(
+            f"{file.path} is not the file any more that nbllm knows by this name (its SHA-256 is another): see "
+            f"{hub.endpoint}/{wanted.repository}, and to take what is there now, pull "
+            f"hf:{wanted.repository}/{file.path}"
+        )
 
 
 def wanted_model(name: str, config: Config) -> HubName | RegistryName:

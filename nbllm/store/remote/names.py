@@ -33,13 +33,18 @@ _FORMS = 'write "hf:org/repo", "hf:org/repo:Q4_K_M" or "hf:org/repo/file.gguf"'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubName:
-    """A model of the hub, as far as a name says which. Every part is safe as a folder or a file."""
+    """A model of the hub, as far as a name says which. Every part is safe as a folder or a file.
+
+    Attributes:
+        sha256: of the file, where whoever gave it the name has seen it; else "".
+    """
 
     owner: str
     repo: str
     file: str = ""
     quantization: str = ""
     revision: str = "main"
+    sha256: str = ""
 
     @property
     def repository(self) -> str:

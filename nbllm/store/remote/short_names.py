@@ -20,7 +20,7 @@ class ShortName:
 
     Attributes:
         licence: by its identifier on the hub.
-        size_bytes: about; the hub knows exactly.
+        sha256: that the file must have; "" if the hub's word is all there is.
     """
 
     name: str
@@ -28,11 +28,12 @@ class ShortName:
     file: str
     licence: str
     size_bytes: int
+    sha256: str = ""
 
     @property
     def hub_name(self) -> HubName:
         owner, _, repo = self.repository.partition("/")
-        return HubName(owner=owner, repo=repo, file=self.file)
+        return HubName(owner=owner, repo=repo, file=self.file, sha256=self.sha256)
 
 
 def short_name(text: str) -> ShortName | None:

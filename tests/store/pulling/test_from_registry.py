@@ -37,7 +37,7 @@ def config(config: Config, registry: Registry) -> Config:
 
 @pytest.fixture
 def gemma(registry: Registry) -> Registry:
-    registry.add("library/gemma4:1b", ("model", MODEL))
+    registry.add("library/gemma9:1b", ("model", MODEL))
     return registry
 
 
@@ -53,7 +53,7 @@ def blob(data: bytes, config: Config) -> Path:
     return config.models_dir / ".blobs" / digest(data).replace(":", "-")
 
 
-def whole(config: Config, *blobs: bytes, preset: str = "gemma4%3A1b") -> list[str]:
+def whole(config: Config, *blobs: bytes, preset: str = "gemma9%3A1b") -> list[str]:
     """What a pull leaves."""
     files = [".blobs", *(f".blobs/{blob(data, config).name}" for data in blobs)]
     return sorted([*files, ".presets", f".presets/{preset}.toml"])
@@ -67,11 +67,11 @@ def kept_bytes(config: Config) -> int:
 
 
 def test_a_model_becomes_a_preset_of_its_name(gemma: Registry, config: Config) -> None:
-    assert get("gemma4:1b", config) == blob(MODEL, config)
+    assert get("gemma9:1b", config) == blob(MODEL, config)
     assert blob(MODEL, config).read_bytes() == MODEL
-    assert shelf.find("gemma4:1b", config) == Preset(name="gemma4:1b", base=digest(MODEL))
+    assert shelf.find("gemma9:1b", config) == Preset(name="gemma9:1b", base=digest(MODEL))
     assert left(config) == whole(config, MODEL)
-    assert gemma.asked == ["/v2/library/gemma4/manifests/1b", f"/v2/library/gemma4/blobs/{digest(MODEL)}"]
+    assert gemma.asked == ["/v2/library/gemma9/manifests/1b", f"/v2/library/gemma9/blobs/{digest(MODEL)}"]
 
 
 def test_offline_mode_is_said(gemma: Registry, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,13 +79,13 @@ def test_offline_mode_is_said(gemma: Registry, config: Config, monkeypatch: pyte
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(PullError, match="HF_HUB_OFFLINE is set"):
-        get("gemma4:1b", config)
+        get("gemma9:1b", config)
     assert left(config) == []
 
 
 def test_a_preset_resolves_to_its_weights(gemma: Registry, config: Config) -> None:
-    get("gemma4:1b", config)
-    found = shelf.find("gemma4:1b", config)
+    get("gemma9:1b", config)
+    found = shelf.find("gemma9:1b", config)
     assert found is not None
     assert Path(shelf.flattened(found, config).path) == blob(MODEL, config)
 
@@ -93,13 +93,13 @@ def test_a_preset_resolves_to_its_weights(gemma: Registry, config: Config) -> No
 @pytest.mark.parametrize(
     ("name", "there", "called"),
     [
-        ("gemma4", "library/gemma4:latest", "gemma4"),
-        ("gemma4:latest", "library/gemma4:latest", "gemma4"),
+        ("gemma9", "library/gemma9:latest", "gemma9"),
+        ("gemma9:latest", "library/gemma9:latest", "gemma9"),
         ("ollama:gemma:7b", "library/gemma:7b", "gemma:7b"),
         ("someone/model", "someone/model:latest", "someone/model"),
         ("OLLAMA:someone/model:v1.0", "someone/model:v1.0", "someone/model:v1.0"),
-        ("library/gemma4:1b", "library/gemma4:1b", "gemma4:1b"),
-        ("https://ollama.com/library/gemma4:1b", "library/gemma4:1b", "gemma4:1b"),
+        ("library/gemma9:1b", "library/gemma9:1b", "gemma9:1b"),
+        ("https://ollama.com/library/gemma9:1b", "library/gemma9:1b", "gemma9:1b"),
         ("ollama.com/someone/model", "someone/model:latest", "someone/model"),
     ],
 )
@@ -167,58 +167,58 @@ def test_what_is_left_out_is_said(registry: Registry, config: Config) -> None:
 
 def test_progress_goes_from_nothing_to_all(gemma: Registry, config: Config) -> None:
     seen: list[PullProgress] = []
-    get("gemma4:1b", config, on_progress=seen.append)
+    get("gemma9:1b", config, on_progress=seen.append)
     sha256 = digest(MODEL).removeprefix("sha256:")
     assert seen[0] == PullProgress(status="resolving")
-    assert seen[-1] == PullProgress(status="done", file="gemma4:1b", sha256=sha256, name="gemma4:1b")
+    assert seen[-1] == PullProgress(status="done", file="gemma9:1b", sha256=sha256, name="gemma9:1b")
     done = [progress.done for progress in seen if progress.status == "downloading"]
     assert done == sorted(done)
     assert (done[0], done[-1]) == (0, len(MODEL))
-    assert {(one.file, one.sha256, one.total) for one in seen[1:-1]} == {("gemma4:1b", sha256, len(MODEL))}
+    assert {(one.file, one.sha256, one.total) for one in seen[1:-1]} == {("gemma9:1b", sha256, len(MODEL))}
 
 
 def test_what_is_here_is_not_got_again(gemma: Registry, config: Config) -> None:
-    get("gemma4:1b", config)
-    get("gemma4:1b", config)
-    gemma.add("library/gemma4:latest", ("model", MODEL))
-    get("gemma4", config)
+    get("gemma9:1b", config)
+    get("gemma9:1b", config)
+    gemma.add("library/gemma9:latest", ("model", MODEL))
+    get("gemma9", config)
     assert len(gemma.asked_for(MODEL)) == 1
-    assert list(shelf.presets(config)) == ["gemma4", "gemma4:1b"]
+    assert list(shelf.presets(config)) == ["gemma9", "gemma9:1b"]
 
 
 def test_an_update_removes_the_weights_that_nothing_names(gemma: Registry, config: Config) -> None:
-    get("gemma4:1b", config)
-    gemma.add("library/gemma4:1b", ("model", OTHER))
-    get("gemma4:1b", config)
+    get("gemma9:1b", config)
+    gemma.add("library/gemma9:1b", ("model", OTHER))
+    get("gemma9:1b", config)
     assert left(config) == whole(config, OTHER)
 
 
 def test_an_update_keeps_the_weights_of_another_preset(gemma: Registry, config: Config) -> None:
-    get("gemma4:1b", config)
+    get("gemma9:1b", config)
     shelf.save(Preset(name="mine", base=digest(MODEL), system="Be kind."), config)
-    gemma.add("library/gemma4:1b", ("model", OTHER))
-    get("gemma4:1b", config)
+    gemma.add("library/gemma9:1b", ("model", OTHER))
+    get("gemma9:1b", config)
     assert blob(MODEL, config).exists()
 
 
 def test_an_update_keeps_what_a_damaged_preset_may_name(gemma: Registry, config: Config) -> None:
-    get("gemma4:1b", config)
+    get("gemma9:1b", config)
     (config.models_dir / ".presets" / "odd.toml").write_text("from = ")
-    gemma.add("library/gemma4:1b", ("model", OTHER))
-    get("gemma4:1b", config)
+    gemma.add("library/gemma9:1b", ("model", OTHER))
+    get("gemma9:1b", config)
     assert blob(MODEL, config).exists()
 
 
 def test_what_ollama_has_is_not_got_again(
     gemma: Registry, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = tmp_path / "ollama" / "manifests" / "registry.ollama.ai" / "library" / "gemma4" / "1b"
-    g.write(manifest, gemma.manifests["library/gemma4:1b"])
+    manifest = tmp_path / "ollama" / "manifests" / "registry.ollama.ai" / "library" / "gemma9" / "1b"
+    g.write(manifest, gemma.manifests["library/gemma9:1b"])
     there = g.write(tmp_path / "ollama" / "blobs" / digest(MODEL).replace(":", "-"), MODEL)
     monkeypatch.setattr("nbllm.config.stores.store_folders", lambda store: (tmp_path / store,))
     seen: list[PullProgress] = []
-    assert get("gemma4:1b", config, on_progress=seen.append) == there
-    assert (seen[-1].status, seen[-1].name) == ("done", "gemma4:1b")
+    assert get("gemma9:1b", config, on_progress=seen.append) == there
+    assert (seen[-1].status, seen[-1].name) == ("done", "gemma9:1b")
     assert gemma.asked == []
 
 
@@ -229,7 +229,7 @@ def test_what_ollama_has_is_not_got_again(
 def test_twenty_cuts_in_one_pull(gemma: Registry, config: Config, seed: int) -> None:
     bounds = sorted(random.Random(seed).sample(range(1, len(MODEL)), 20))
     gemma.cuts = deque([10_000, *(stop - start for start, stop in zip([0, *bounds], bounds, strict=False))])
-    get("gemma4:1b", config)
+    get("gemma9:1b", config)
     assert blob(MODEL, config).read_bytes() == MODEL
     assert gemma.asked_for(MODEL) == [f"bytes={start}-{len(MODEL) - 1}" for start in (0, *bounds)]
     assert left(config) == whole(config, MODEL)
@@ -255,12 +255,12 @@ def test_twenty_interrupts_at_random_bytes(gemma: Registry, config: Config) -> N
 
         gemma.cuts = deque([10_000, max(1, stop - kept_bytes(config))])
         with pytest.raises(KeyboardInterrupt):
-            get("gemma4:1b", config, on_progress=interrupt)
+            get("gemma9:1b", config, on_progress=interrupt)
         assert not blob(MODEL, config).exists()
         assert shelf.presets(config) == {}
         assert kept_bytes(config) >= stop
     gemma.cuts.clear()
-    get("gemma4:1b", config)
+    get("gemma9:1b", config)
     assert blob(MODEL, config).read_bytes() == MODEL
     assert left(config) == whole(config, MODEL)
 
@@ -268,14 +268,14 @@ def test_twenty_interrupts_at_random_bytes(gemma: Registry, config: Config) -> N
 def test_a_server_without_ranges_begins_again(gemma: Registry, config: Config) -> None:
     gemma.knows_ranges = False
     gemma.cuts = deque([10_000, 100_000, 50_000])
-    get("gemma4:1b", config)
+    get("gemma9:1b", config)
     assert blob(MODEL, config).read_bytes() == MODEL
 
 
 def test_damage_is_found_and_not_kept(gemma: Registry, config: Config) -> None:
     gemma.blobs[digest(MODEL)] = MODEL[:-1] + b"x"
     with pytest.raises(PullError, match=r"arrived damaged: its SHA-256 is another; pull again"):
-        get("gemma4:1b", config)
+        get("gemma9:1b", config)
     assert left(config) == []
 
 
@@ -296,7 +296,7 @@ def test_too_small_a_disk_is_told_before_anything_is_got(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=300_000))
     with pytest.raises(PullError, match=r"0\.3 MB are needed and 0\.3 MB are free in .*NBLLM_MODELS_DIR"):
-        get("gemma4:1b", config)
+        get("gemma9:1b", config)
     assert left(config) == []
     assert not gemma.asked_for(MODEL)
 
@@ -320,7 +320,7 @@ def test_a_preset_that_cannot_be_kept_leaves_no_weights(
 
     monkeypatch.setattr(shelf, "save", refused)
     with pytest.raises(ParameterError):
-        get("gemma4:1b", config)
+        get("gemma9:1b", config)
     assert left(config) == []
 
 
@@ -330,14 +330,14 @@ def test_a_preset_that_cannot_be_kept_leaves_what_was_there(
     g.write(blob(MODEL, config), MODEL)
     monkeypatch.setattr(shelf, "save", lambda preset, config: (_ for _ in ()).throw(ParameterError("name", "is wrong")))
     with pytest.raises(ParameterError):
-        get("gemma4:1b", config)
+        get("gemma9:1b", config)
     assert blob(MODEL, config).read_bytes() == MODEL
 
 
 # ---- two at once
 
 
-@pytest.mark.parametrize("names", [("gemma4:1b", "gemma4:1b"), ("gemma4:1b", "twin")], ids=["one", "of one blob"])
+@pytest.mark.parametrize("names", [("gemma9:1b", "gemma9:1b"), ("gemma9:1b", "twin")], ids=["one", "of one blob"])
 def test_two_pulls_get_a_blob_once(gemma: Registry, config: Config, names: tuple[str, str]) -> None:
     gemma.add("library/twin:latest", ("adapter", ADAPTER), ("model", MODEL))
     gemma.released.clear()
@@ -370,9 +370,9 @@ def test_pulls_of_different_models_do_not_wait(gemma: Registry, config: Config) 
         if progress.status == "downloading" and not seen:
             get("other", config, on_progress=seen.append)
 
-    get("gemma4:1b", config, on_progress=then)
+    get("gemma9:1b", config, on_progress=then)
     assert [progress.status for progress in seen if progress.status == "waiting"] == []
-    assert sorted(shelf.presets(config)) == ["gemma4:1b", "other"]
+    assert sorted(shelf.presets(config)) == ["gemma9:1b", "other"]
 
 
 # ---- what llama.cpp cannot load
@@ -432,7 +432,7 @@ def test_a_beginning_that_says_too_little_is_no_reason(
 ) -> None:
     monkeypatch.setattr(download, "GLANCE_BYTES", 8)
     gemma.cuts = deque([10_000, 30])
-    get("gemma4:1b", config)
+    get("gemma9:1b", config)
     assert blob(MODEL, config).read_bytes() == MODEL
 
 
@@ -473,11 +473,11 @@ def test_a_name_that_the_registry_cannot_have_asks_nobody(registry: Registry, co
 
 
 def test_a_preset_of_ones_own_stays(gemma: Registry, config: Config) -> None:
-    mine = Preset(name="gemma4:1b", base="other", system="Mine.")
+    mine = Preset(name="gemma9:1b", base="other", system="Mine.")
     shelf.save(mine, config)
-    with pytest.raises(PullError, match="there is a preset gemma4:1b that you made of other: remove it"):
-        get("gemma4:1b", config)
-    assert shelf.find("gemma4:1b", config) == mine
+    with pytest.raises(PullError, match="there is a preset gemma9:1b that you made of other: remove it"):
+        get("gemma9:1b", config)
+    assert shelf.find("gemma9:1b", config) == mine
     assert gemma.asked == []
 
 

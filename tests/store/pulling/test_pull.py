@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,9 @@ from nbllm.config import Config
 from nbllm.errors import ModelError, ModelNotFoundError, NbllmError, ParameterError
 from nbllm.store import resolve, resolve_listed
 from nbllm.store.pulling import PullError, PullProgress, download, pull
+from nbllm.store.remote import short_names
 from nbllm.store.remote.pulled import pulled_path
+from nbllm.store.remote.short_names import short_name
 from tests.store.gguf_writer import gguf, text
 from tests.store.hub import COMMIT, TOKEN, Hub
 from tests.store.pulling.disk import fill_disk
@@ -73,12 +76,33 @@ def test_every_form_of_name(one_file: Hub, config: Config, place: Path, name: st
     assert pulled_path(name, config, memory_bytes=FREE) == place
 
 
-def test_a_short_name(hub: Hub, config: Config) -> None:
-    hub.files["bartowski/SmolLM2-135M-Instruct-GGUF"] = {"SmolLM2-135M-Instruct-Q4_K_M.gguf": DATA}
+@pytest.fixture
+def listed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The hub has a model of the table, whose SHA-256 there is that of the test's bytes."""
+    model = short_name("smollm2:135m")
+    assert model is not None
+    hub.files[model.repository] = {model.file: DATA}
+    there = replace(model, sha256=hashlib.sha256(DATA).hexdigest())
+    monkeypatch.setattr(short_names, "_table", lambda: {model.name: there})
+    return model.name
+
+
+def test_a_short_name(listed: str, config: Config) -> None:
     path = pull("smollm2:135m", config=config, memory_bytes=FREE)
     assert path == config.models_dir / "bartowski/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct-Q4_K_M.gguf"
     assert pulled_path("smollm2:135m", config, memory_bytes=FREE) == path
     assert resolve("smollm2:135m", config) == resolve_listed("smollm2:135m", config) == path
+
+
+def test_a_short_name_whose_file_was_replaced_gets_nothing(listed: str, hub: Hub, config: Config) -> None:
+    repository, file = next((repository, file) for repository, files in hub.files.items() for file in files)
+    hub.files[repository][file] = DATA[::-1]
+    with pytest.raises(PullError, match=f"not the file any more .* pull hf:{repository}/{file}$") as caught:
+        pull(listed, config=config, memory_bytes=FREE)
+    assert f"see {hub.endpoint}/{repository}" in str(caught.value)
+    assert hub.downloads == 0
+    assert left(config) == []
+    assert pull(f"hf:{repository}/{file}", config=config, memory_bytes=FREE).read_bytes() == DATA[::-1]
 
 
 @pytest.mark.parametrize(("memory", "label"), [(1 << 40, "Q8_0"), (800 << 20, "Q2_K")])

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from nbllm.store.remote.names import hub_name
@@ -10,7 +13,10 @@ def test_every_entry_is_a_name_of_the_hub() -> None:
     models = fitting(1 << 60)
     assert len(models) >= 15
     for model in models:
-        assert hub_name(f"hf:{model.repository}/{model.file}") == model.hub_name
+        named = hub_name(f"hf:{model.repository}/{model.file}")
+        assert named is not None
+        assert replace(named, sha256=model.sha256) == model.hub_name
+        assert re.fullmatch("[0-9a-f]{64}", model.sha256) or model.name == "gemma:7b"
         assert short_name(model.name) is model
         assert model.licence
         assert model.name == model.name.casefold()
@@ -43,10 +49,20 @@ def test_aliases_lead_to_entries() -> None:
         "gemma",
         "gemma2",
         "gemma3",
+        "gemma4",
+        "qwen3.5",
+        "gpt-oss",
+        "deepseek-r1",
         "tinyllama",
+        "nomic-embed-text",
     ):
         assert short_name(alias) is not None
     assert short_name("no-such-model") is None
+
+
+def test_no_two_entries_are_one_file() -> None:
+    known = [model.sha256 for model in fitting(1 << 60) if model.sha256]
+    assert len(set(known)) == len(known)
 
 
 def test_fitting_is_sorted_and_bounded() -> None:
