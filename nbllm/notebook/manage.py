@@ -27,7 +27,7 @@ MANUAL = """\
 %llm tune NAME                 measure what makes it fast here, and use that; --max-kl 0.05, --dry-run, --forget
 %llm create NAME [from=MODEL]  make a model of another, with options; or -f FILE, or %%llm create NAME above a Modelfile
 %llm cp SOURCE DESTINATION     give a model another name, to change what it is made with; its bytes are not copied
-%llm rm NAME                   remove a model or a preset from this machine, and say what that frees
+%llm rm NAME [NAME ...]        remove models or presets from this machine, and say what that frees
 %llm load NAME [OPTION=VALUE]  load a model, as nbllm.load does: %llm load smollm2 context_length=4096
 %llm unload [NAME]             free its memory; without a name, that of every loaded model
 %llm attach [NAME]             use the copy that another process holds, or load it into one of its own; cells use it

@@ -15,6 +15,7 @@ from nbllm.notebook.command_words import expect
 from nbllm.notebook.flags import as_value
 
 if TYPE_CHECKING:
+    from nbllm.config import Config
     from nbllm.notebook.desk import Desk
     from nbllm.session.model import Model
     from nbllm.store.removing import Removal
@@ -80,7 +81,7 @@ class ModelCommands:
     def create(self, words: list[str], cell: str | None = None) -> None:
         """Make a preset of a file, of options, or of the Modelfile below `%%llm create`."""
         from nbllm.config import load_config
-        from nbllm.store import creating
+        from nbllm.session import creating
 
         if not words or (cell is not None and len(words) > 1):
             raise UsageError(MAKE)
@@ -120,14 +121,21 @@ class ModelCommands:
         self._say(f"{made.name} is a copy of {source}; no bytes of the weights were copied")
 
     def rm(self, words: list[str]) -> None:
-        names = _names("rm", words, 1, "NAME [--force]")
+        names = _names("rm", words, 1, "NAME [NAME ...] [--force]", most=100)
         from nbllm.config import load_config
-        from nbllm.runner.holders import note_of_holders
         from nbllm.store.removing import removal
 
-        config = load_config()
-        found = removal(names[0], config)
-        found.check(force="--force" in words)
+        config, force = load_config(), "--force" in words
+        for name in names[1:]:
+            removal(name, config).check(force=force)  # a wrong name must not leave half of the command done
+        for name in names:
+            found = removal(name, config)
+            found.check(force=force)
+            self._remove(found, config)
+
+    def _remove(self, found: Removal, config: Config) -> None:
+        from nbllm.runner.holders import note_of_holders
+
         unloaded = [f"{name} was unloaded" for name in _closed(self._loaded_from(found))]
         elsewhere = note_of_holders(found.name, found.paths, config.runtime_dir)  # a process of its own has ended now
         self._say("\n".join([*unloaded, found.text, *filter(None, (elsewhere, found.warning))]))
@@ -156,12 +164,16 @@ def _closed(models: Collection[Model]) -> list[str]:
     return [model.name for model in models]
 
 
-def _names(command: str, words: list[str], num_names: int, form: str) -> list[str]:
-    """The names, without the switches that the command takes."""
+def _names(command: str, words: list[str], num_names: int, form: str, *, most: int | None = None) -> list[str]:
+    """The names, without the switches that the command takes.
+
+    Args:
+        most: where more than `num_names` are possible.
+    """
     names = [word for word in words if word not in MODEL_FLAGS[command]]
     if any(name.startswith("-") for name in names):
         raise UsageError(f"write %llm {command} {form}")
-    expect(command, names, form, num_names)
+    expect(command, names, form, num_names, most)
     return names
 
 

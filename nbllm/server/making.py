@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbllm.chat.trial import check_template
 from nbllm.config import Config
 from nbllm.core import ModelInfo
 from nbllm.errors import InvalidRequestError, ModelError, ParameterError
@@ -29,8 +30,8 @@ def make(wanted: Creation, *, names: ModelNames, config: Config) -> tuple[str, .
 
     Raises:
         ModelNotFoundError: there is no such base.
-        InvalidRequestError: a blob is missing, damaged or does not fit, the weights would have to be quantized, or the
-            name is not free; as ParameterError, it is no name.
+        InvalidRequestError: a blob is missing, damaged or does not fit, the weights would have to be quantized, the
+            template cannot be used, or the name is not free; as ParameterError, it is no name.
     """
     preset = replace(wanted.preset, base=_base(wanted.preset.base, names, config))
     for index, adapter in enumerate(preset.adapters):
@@ -39,6 +40,8 @@ def make(wanted: Creation, *, names: ModelNames, config: Config) -> tuple[str, .
     whole = shelf.flattened(preset, config)
     _check_weights(names.info(whole.path), wanted.quantization)
     _check_adapters(whole)
+    if preset.template is not None:
+        check_template(preset.template)
     shelf.save(preset, config)
     return (GO_NOTE,) if preset.go_template is not None else ()
 

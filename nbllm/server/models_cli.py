@@ -31,7 +31,7 @@ def show(words: Sequence[str]) -> int:
 
 def create(words: Sequence[str]) -> int:
     """Make a preset."""
-    from nbllm.store import creating
+    from nbllm.session import creating
 
     parser = _parser("create", "Make a model of your own: another one's weights with settings and instructions.")
     parser.add_argument("name", metavar="NAME")
@@ -68,15 +68,18 @@ def rm(words: Sequence[str]) -> int:
     from nbllm.runner.holders import note_of_holders
     from nbllm.store.removing import removal
 
-    parser = _parser("rm", "Remove a model or a preset from this machine, and say what that frees.")
-    parser.add_argument("name", metavar="NAME")
+    parser = _parser("rm", "Remove models or presets from this machine, and say what that frees.")
+    parser.add_argument("names", metavar="NAME", nargs="+")
     parser.add_argument("--force", action="store_true", help="also if presets are made of it")
     asked, config = parser.parse_args(words), load_config()
-    found = removal(asked.name, config)
-    found.check(force=asked.force)
-    held = note_of_holders(found.name, found.paths, config.runtime_dir)
-    _said("\n".join([found.text, *filter(None, (held, found.warning))]))
-    found.do()
+    for name in asked.names[1:]:
+        removal(name, config).check(force=asked.force)  # a wrong name must not leave half of the command done
+    for name in asked.names:
+        found = removal(name, config)
+        found.check(force=asked.force)
+        held = note_of_holders(found.name, found.paths, config.runtime_dir)
+        _said("\n".join([found.text, *filter(None, (held, found.warning))]))
+        found.do()
     return 0
 
 

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbllm.chat.trial import check_template
 from nbllm.config import Config
 from nbllm.core import RANGES, unknown_option
 from nbllm.core.adapters import Adapter
 from nbllm.core.presets import Preset
-from nbllm.errors import InvalidRequestError, ModelLoadError, ParameterError
+from nbllm.engine.adapters import AdapterCheck, AdapterFiles
+from nbllm.errors import InvalidRequestError, ModelLoadError, ModelNotFoundError, ParameterError
 from nbllm.store.catalog import described
 from nbllm.store.files import beginning
 from nbllm.store.header import shown
@@ -28,14 +30,16 @@ _EXAMPLE = 'from=smollm2 system="..." temperature=0.2'
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A preset that was saved, and what is to be said of it."""
+    """A preset that was saved, perhaps over another of its name, and what else is to be said of it."""
 
     preset: Preset
+    replaced: bool
     notes: tuple[str, ...]
 
     @property
     def text(self) -> str:
-        return "\n".join([f"{self.preset.name} is made of {self.preset.base}", *self.notes])
+        instead = ", in place of the preset that had this name" if self.replaced else ""
+        return "\n".join([f"{self.preset.name} is made of {self.preset.base}{instead}", *self.notes])
 
 
 def from_file(name: str, path: Path, config: Config) -> Created:
@@ -103,15 +107,31 @@ def _given(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _saved(preset: Preset, config: Config) -> Created:
+    _check_file(preset.base, "a model in GGUF")
+    for adapter in preset.adapters:
+        _check_file(adapter.path, "a LoRA adapter in GGUF")
     whole = shelf.flattened(preset, config)  # what it is made of has to be there
     problem = described(whole.path).problem
     if problem:
         raise ModelLoadError(f"{shown(preset.base)} cannot be loaded: {problem}")
+    if preset.template is not None:
+        check_template(preset.template)
+    AdapterFiles(AdapterCheck(str(whole.path))).set_of(whole.preset.adapters)
+    replaced = shelf.file_of(preset.name, config) is not None
     shelf.save(preset, config)
     notes = [f"{name} has no effect here" for name in preset.ignored]
     if preset.go_template is not None:
         notes.append(templates.GO_NOTE)
-    return Created(preset, tuple(notes))
+    return Created(preset, replaced, tuple(notes))
+
+
+def _check_file(place: str, what: str) -> None:
+    """Where a path was typed, a file has to be there. Raises ModelNotFoundError."""
+    path = Path(place)
+    if path.is_absolute() and not path.exists():
+        raise ModelNotFoundError(f"there is no file {shown(path)}: give the path of {what}")
+    if path.is_absolute() and path.is_dir():
+        raise ModelNotFoundError(f"{shown(path)} is a folder: give the path of {what}")
 
 
 def _read(path: Path) -> str:

@@ -7,19 +7,24 @@ import pytest
 
 from nbllm.config import Config
 from nbllm.core import SamplingParams
-from nbllm.errors import InvalidRequestError, ModelLoadError, ModelNotFoundError, NbllmError
-from nbllm.store.creating import MAX_FILE_BYTES, from_file, from_modelfile, from_options
+from nbllm.errors import InvalidRequestError, ModelLoadError, ModelNotFoundError, NbllmError, ParameterError
+from nbllm.session.creating import MAX_FILE_BYTES, from_file, from_modelfile, from_options
 from nbllm.store.presets import shelf
-from tests.store.gguf_writer import gguf, text, tiny_model, write
+from tests import lora
+from tests.store.gguf_writer import text, tiny_model, write
 
 MODELFILE = 'FROM m\nPARAMETER temperature 0.2\nSYSTEM """\nYou are Mario.\n"""\n'
 TOML = 'from = "m"\nsystem = "You are Mario."\n[parameters]\ntemperature = 0.2\n'
-LORA = gguf({"general.architecture": text("llama"), "general.type": text("adapter"), "adapter.type": text("lora")})
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(models_dir=tmp_path / "models")
 
 
 @pytest.fixture(autouse=True)
-def model(models_dir: Path) -> Path:
-    return write(models_dir / "m.gguf", tiny_model())
+def model(config: Config) -> Path:
+    return write(config.models_dir / "m.gguf", tiny_model())
 
 
 @pytest.mark.parametrize(
@@ -53,7 +58,7 @@ def test_options_are_in_any_case(tmp_path: Path, config: Config) -> None:
 
 def test_paths_in_a_file_start_at_its_folder(tmp_path: Path, config: Config) -> None:
     weights = write(tmp_path / "files/own.gguf", tiny_model())
-    adapter = write(tmp_path / "files/lora/a.gguf", LORA)
+    adapter = lora.for_model(tmp_path / "files/lora/a.gguf", weights, names=["attn_q"])
     path = write(tmp_path / "files/Modelfile", b"FROM ./own.gguf\nADAPTER lora/a.gguf\n")
     made = from_file("mario", path, config).preset
     assert (made.base, [one.path for one in made.adapters]) == (str(weights), [str(adapter)])
@@ -66,8 +71,34 @@ def test_what_cannot_be_loaded_is_refused(config: Config, tmp_path: Path) -> Non
     assert shelf.presets(config) == {}
 
 
-def test_options_become_a_preset(config: Config, tmp_path: Path) -> None:
-    adapter = write(tmp_path / "a.gguf", LORA)
+def test_adapter_that_does_not_fit_is_refused(config: Config, tmp_path: Path, model: Path) -> None:
+    other = write(tmp_path / "other.gguf", tiny_model(general__architecture=text("qwen2")))
+    lora.for_model(tmp_path / "a.gguf", model, names=["attn_q"])
+    with pytest.raises(ModelLoadError, match="made for a model of the family llama, and this one is qwen2"):
+        from_options("brief", [f"from={other}", "adapter=./a.gguf"], tmp_path, config)
+    with pytest.raises(ModelLoadError, match="is no LoRA adapter but a model"):
+        from_options("brief", ["from=m", "adapter=./other.gguf"], tmp_path, config)
+    assert shelf.presets(config) == {}
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        pytest.param("{% for m in messages %}\n{{ m.role", "is no Jinja that can be run at line 2", id="broken"),
+        pytest.param("Just answer.", "leaves out what the user says", id="text"),
+        pytest.param("{{ prompt }}", "leaves out what the user says", id="another variable"),
+    ],
+)
+def test_template_that_could_never_answer_is_refused(config: Config, tmp_path: Path, template: str, says: str) -> None:
+    with pytest.raises(ParameterError, match=f"template: {says}"):
+        from_options("brief", ["from=m", f"template={template}"], tmp_path, config)
+    with pytest.raises(ParameterError, match=f"template: {says}"):
+        from_modelfile("brief", f'FROM m\nTEMPLATE """{template}"""\n', tmp_path, config)
+    assert shelf.presets(config) == {}
+
+
+def test_options_become_a_preset(config: Config, tmp_path: Path, model: Path) -> None:
+    adapter = lora.for_model(tmp_path / "a.gguf", model, names=["attn_q"])
     words = [
         *("from=m", "system=Be brief: x=1.", "template={{ messages[0].content }}", "license=MIT", f"adapter={adapter}"),
         *("temperature=0.2", "num_predict=30", "num_ctx=1024", "stop=a", "stop=b=c", "num_gpu=1"),
@@ -92,7 +123,8 @@ def test_template_of_ollama_is_kept_and_said_to_be_unused(config: Config, tmp_pa
 
 def test_create_again_takes_the_place_of_the_first(config: Config, tmp_path: Path) -> None:
     from_options("brief", ["from=m", "temperature=0.2"], tmp_path, config)
-    from_options("brief", ["from=m"], tmp_path, config)
+    made = from_options("Brief", ["from=m"], tmp_path, config)
+    assert made.text == "Brief is made of m, in place of the preset that had this name"
     assert [preset.sampling for preset in shelf.presets(config).values()] == [SamplingParams()]
 
 
@@ -108,9 +140,11 @@ def test_create_again_takes_the_place_of_the_first(config: Config, tmp_path: Pat
         pytest.param(["from=m", "temperature=1", "temperature=2"], "twice", id="twice"),
         pytest.param(["from=m", "from=m"], "twice", id="two bases"),
         pytest.param(["from=nothing"], "no model 'nothing'", id="unknown base"),
-        pytest.param(["from=./nothing.gguf"], "not there", id="missing file"),
+        pytest.param(["from=./nothing.gguf"], "there is no file", id="missing file"),
+        pytest.param(["from=./"], "is a folder: give the path of a model", id="folder"),
         pytest.param(["from="], "empty", id="empty base"),
-        pytest.param(["from=m", "adapter=./nothing.gguf"], "not there", id="missing adapter"),
+        pytest.param(["from=m", "adapter=./"], "is a folder: give the path of a LoRA", id="folder of adapters"),
+        pytest.param(["from=m", "adapter=./nothing.gguf"], "there is no file", id="missing adapter"),
         pytest.param(["from=new"], "new", id="made of itself"),
     ],
 )
