@@ -179,18 +179,29 @@ def _count(reader: HeaderReader, what: str, most: int, least_bytes: int) -> int:
 def _values(reader: HeaderReader, count: int, wanted: Collection[str] | None) -> dict[str, Value]:
     values: dict[str, Value] = {}
     missing = None if wanted is None else set(wanted)
-    for _ in range(count):
-        if missing is not None and not missing:
-            break
-        key = reader.text(MAX_KEY_BYTES, "a key")
-        value = reader.value(shown(key))
+    if missing is not None and not missing:
+        return values
+    for key, value in _pairs(reader, count):
         if key in values:
             raise DamagedError(f"is damaged: {shown(key)} is there twice")
         if missing is None or key in missing:
             values[key] = value
         if missing is not None:
             missing.discard(key)
+            if not missing:
+                break
     return values
+
+
+def _pairs(reader: HeaderReader, count: int) -> Iterator[tuple[str, Value]]:
+    while count:
+        plain = reader.plain_values(count, MAX_KEY_BYTES)
+        yield from plain
+        count -= len(plain)
+        if not plain:
+            key = reader.text(MAX_KEY_BYTES, "a key")
+            yield key, reader.value(shown(key))
+            count -= 1
 
 
 def _needed_bytes(reader: HeaderReader, num_tensors: int, values: Mapping[str, Value]) -> int:
@@ -199,39 +210,39 @@ def _needed_bytes(reader: HeaderReader, num_tensors: int, values: Mapping[str, V
         raise DamagedError(f"is damaged: general.alignment is {shown(alignment)}, not a power of two")
     data_end, left = 0, num_tensors
     while left:
-        ends = _tensor_ends(reader, left) or [_tensor_end(reader)]
-        left, data_end = left - len(ends), max(data_end, *ends)
+        count, end = _last_end(reader, left)
+        if not count:
+            count, end = 1, _tensor_end(reader)
+        left, data_end = left - count, max(data_end, end)
     data_start = -(-reader.position // alignment) * alignment
     return data_start + data_end if num_tensors else reader.position
 
 
-def _tensor_ends(reader: HeaderReader, most: int) -> list[int]:
-    """What `_tensor_end` tells, of the next tensors that lie whole in the reader's window: four times as fast.
+def _last_end(reader: HeaderReader, most: int) -> tuple[int, int]:
+    """How many of the next tensors lie whole in the reader's window, and where in the data the last of those ends.
 
-    Ends early, perhaps with none, where the window does, and before what `_tensor_end` has to refuse.
+    The last is the one that starts last: llama.cpp takes no file whose tensors overlap. Stops early, perhaps before the
+    first, where the window ends and where `_tensor_end` has something to refuse; five times as fast as that.
     """
     window, start = reader.buffered()
     last, at = len(window) - _MAX_TENSOR_BYTES, start
-    u64_at, u32_at, layouts = _U64.unpack_from, _U32.unpack_from, _TENSOR_LAYOUTS
-    type_of, prod = TENSOR_TYPES.get, math.prod
-    ends: list[int] = []
-    for _ in range(most):
-        if at > last:
-            break
+    u64_at, u32_at = _U64.unpack_from, _U32.unpack_from
+    count, greatest, place = 0, -1, 0
+    while count < most and at <= last:
         name_bytes = u64_at(window, at)[0]
         if name_bytes > MAX_TENSOR_NAME_BYTES:
             break
-        at += 8 + name_bytes
-        num_dimensions = u32_at(window, at)[0]
+        behind_name = at + 8 + name_bytes
+        num_dimensions = u32_at(window, behind_name)[0]
         if num_dimensions > MAX_DIMENSIONS:
-            at -= 8 + name_bytes
             break
-        *dimensions, kind, offset = layouts[num_dimensions].unpack_from(window, at + 4)
-        _, block_size, block_bytes = type_of(kind, _UNKNOWN_TYPE)
-        ends.append(offset + prod(dimensions) // block_size * block_bytes)
-        at += 16 + 8 * num_dimensions
+        count += 1
+        at = behind_name + 16 + 8 * num_dimensions
+        offset = u64_at(window, at - 8)[0]
+        if offset > greatest:
+            greatest, place = offset, behind_name
     reader.skip(at - start)
-    return ends
+    return count, _end(window, place) if count else 0
 
 
 def _tensor_end(reader: HeaderReader) -> int:
@@ -241,7 +252,12 @@ def _tensor_end(reader: HeaderReader) -> int:
     if num_dimensions > MAX_DIMENSIONS:
         what = shown(name.decode("utf-8", errors="replace"))
         raise DamagedError(f"is damaged: the tensor {what} has {num_dimensions:,} dimensions")
-    layout = _TENSOR_LAYOUTS[num_dimensions]
-    *dimensions, kind, offset = layout.unpack(reader.raw(layout.size))
+    return _end(_U32.pack(num_dimensions) + reader.raw(_TENSOR_LAYOUTS[num_dimensions].size), 0)
+
+
+def _end(data: bytes, at: int) -> int:
+    """Args: at: where what follows the tensor's name begins."""
+    (num_dimensions,) = _U32.unpack_from(data, at)
+    *dimensions, kind, offset = _TENSOR_LAYOUTS[num_dimensions].unpack_from(data, at + 4)
     _, block_size, block_bytes = TENSOR_TYPES.get(kind, _UNKNOWN_TYPE)
     return int(offset + math.prod(dimensions) // block_size * block_bytes)

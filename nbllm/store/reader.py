@@ -131,6 +131,38 @@ class HeaderReader:
         number: Number = scalar.unpack_from(self._window, at)[0]
         return number
 
+    def plain_values(self, most: int, max_key_bytes: int) -> list[tuple[str, Value]]:
+        """The next keys whose values are no arrays, with the values: many times as fast as one by one.
+
+        Ends early, perhaps before the first, where the window does, and before what `text` and `value` have to refuse.
+        """
+        found: list[tuple[str, Value]] = []
+        window, at = self.buffered()
+        start, end, room = at, len(window), MAX_KEPT_BYTES - self._kept_bytes
+        u64_at, u32_at = _U64.unpack_from, _U32.unpack_from
+        while len(found) < most and 0 <= at <= end - 8:
+            key_at, key_end = at + 8, at + 8 + u64_at(window, at)[0]
+            if key_end > min(key_at + max_key_bytes, end - 12):
+                break
+            kind, value_at = u32_at(window, key_end)[0], key_end + 4
+            scalar = _SCALARS.get(kind)
+            value: Value
+            if scalar is not None:
+                value, at = scalar.unpack_from(window, value_at)[0], value_at + scalar.size
+                room -= key_end - key_at + _NUMBER_BYTES
+            elif kind == STRING_TYPE and value_at + 8 + u64_at(window, value_at)[0] <= end:
+                at = value_at + 8 + u64_at(window, value_at)[0]
+                value = window[value_at + 8 : at].decode("utf-8", errors="replace")
+                room -= key_end - key_at + at - value_at - 8
+            else:
+                break
+            if room < 0:
+                self._keep(MAX_KEPT_BYTES + 1)
+            found.append((window[key_at:key_end].decode("utf-8", errors="replace"), value))
+        self._kept_bytes = MAX_KEPT_BYTES - room
+        self.skip(at - start)
+        return found
+
     def _keep(self, length: int) -> None:
         self._kept_bytes += length
         if self._kept_bytes > MAX_KEPT_BYTES:

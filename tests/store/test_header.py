@@ -310,6 +310,28 @@ def test_read_header_same_as_walking_every_string(
     check_complete(path)
 
 
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_values_read_many_at_once_are_those_read_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
+) -> None:
+    """Around the ends of the reader's windows, too."""
+    long = st.integers(0, 40_000).map(lambda length: g.text("é" * length))
+    value = st.one_of(
+        st.sampled_from([g.u32(7), g.number(g.BOOL, 1), g.number(g.F64, 0.5), g.numbers(g.I32, [1, 2, 3])]),
+        st.binary(max_size=40).map(g.text),
+        long,
+    )
+    keys = data.draw(st.lists(st.text(max_size=30), unique=True, max_size=12))
+    path = g.write(tmp_path / "x.gguf", g.gguf({key: data.draw(value) for key in keys}, g.TENSORS, data_bytes=2000))
+
+    together = dict(read_header(path).values)
+    with monkeypatch.context() as patch:
+        patch.setattr(HeaderReader, "plain_values", lambda self, most, limit: [])
+        assert dict(read_header(path).values) == together
+    assert len(together) == len(keys)
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_read_any_damage_is_a_model_load_error(tmp_path: Path, data: st.DataObject) -> None:
