@@ -127,7 +127,7 @@ class ModelCommands:
 
         config, force = load_config(), "--force" in words
         for name in names[1:]:
-            removal(name, config).check(force=force)  # a wrong name must not leave half of the command done
+            removal(name, config)  # a wrong name must not leave half of the command done
         for name in names:
             found = removal(name, config)
             found.check(force=force)

@@ -45,6 +45,7 @@ class RunnerState:
         expires_at: when it is unloaded unless somebody asks, or may be started again; None for not by itself.
         num_active: leases.
         info: of its engine; None while there is none.
+        names: what it was asked for as, the first one first.
     """
 
     name: str
@@ -55,6 +56,7 @@ class RunnerState:
     expires_at: float | None
     num_active: int
     info: EngineInfo | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -65,6 +67,7 @@ class Entry:
         has_place: counts as loaded: it was let in, and has not gone.
         work: what loads it, and later what stops it.
         cancelled: set to give up loading.
+        names: what it was asked for as, in order; a dict for that.
     """
 
     spec: RunnerSpec
@@ -79,6 +82,7 @@ class Entry:
     error: NbllmError | None = None
     work: asyncio.Task[None] | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+    names: dict[str, None] = field(default_factory=dict)
 
     @property
     def num_users(self) -> int:
@@ -100,6 +104,7 @@ def described(entry: Entry) -> RunnerState:
         expires_at=pool.expires_at(entry) if entry.state == "ready" else None,
         num_active=entry.num_active,
         info=entry.runner.engine.info if entry.runner is not None else None,
+        names=tuple(entry.names),
     )
 
 

@@ -40,6 +40,10 @@ class Lease:
         self._is_released = False
         self.engine = engine
 
+    def used_as(self, name: str) -> None:
+        """For the list of runners: several models may be made of the weights that one has loaded."""
+        self._entry.names[name] = None
+
     def release(self) -> None:
         """Give it back, on the event loop. Twice is harmless."""
         if not self._is_released:

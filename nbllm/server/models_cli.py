@@ -73,7 +73,7 @@ def rm(words: Sequence[str]) -> int:
     parser.add_argument("--force", action="store_true", help="also if presets are made of it")
     asked, config = parser.parse_args(words), load_config()
     for name in asked.names[1:]:
-        removal(name, config).check(force=asked.force)  # a wrong name must not leave half of the command done
+        removal(name, config)  # a wrong name must not leave half of the command done
     for name in asked.names:
         found = removal(name, config)
         found.check(force=asked.force)

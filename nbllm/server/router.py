@@ -173,6 +173,11 @@ class Router:
             return flight.holding(held.pop_all())
 
     async def _lease(self, target: Target, wish: Wish) -> Lease:
+        lease = await self._long_enough(target, wish)
+        lease.used_as(target.name)
+        return lease
+
+    async def _long_enough(self, target: Target, wish: Wish) -> Lease:
         """Of a runner with the usual context or, where that is too short for the wish, of one with a longer."""
         spec, wanted = self._spec(target), _useful_length(wish.context_length or 0, target.context_length)
         usual = spec.options.context_length or wanted  # None is chosen in the load, and known from then on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from nbllm.config import Config
+from nbllm.core import ModelInfo
 from nbllm.core.sizes import size_text
 from nbllm.runner import records
 from nbllm.runner.records import Record
@@ -64,7 +65,7 @@ class ModelState:
 
     Attributes:
         size_bytes: 0 for another server's.
-        note: that it is the default, or where it is served.
+        note: that it is the default, what a preset is made of, or where it is served.
     """
 
     name: str
@@ -91,7 +92,8 @@ def models(config: Config) -> list[ModelState]:
     """Every name that can be asked for."""
     from nbllm.store.catalog import list_models
 
-    default = config.unaliased("default")
+    default, infos = config.unaliased("default"), list_models(config)
+    bases = {info.path: info.name for info in infos if info.source != "preset"}
     found = [
         ModelState(
             name=info.name,
@@ -99,14 +101,23 @@ def models(config: Config) -> list[ModelState]:
             quantization=info.quantization,
             context_length=info.context_length,
             problem=info.problem,
-            note="default" if default in (info.name, info.path) else "",
+            note="; ".join(filter(None, (_made_of(info, bases), "default" if _is_called(info, default) else ""))),
         )
-        for info in list_models(config)
+        for info in infos
     ]
     others = config.endpoints.items()
     others_models = (ModelState(name=name, note=f"at {endpoint.base_url}") for name, endpoint in others)
     aliases = (ModelState(name=name, note=f"means {config.unaliased(name)}") for name in config.aliases)
     return [*found, *others_models, *aliases]
+
+
+def _made_of(info: ModelInfo, bases: Mapping[str, str]) -> str:
+    """Args: bases: the names of models that are no presets, by their paths."""
+    return f"made of {bases.get(info.path, Path(info.path).name)}" if info.source == "preset" else ""
+
+
+def _is_called(info: ModelInfo, name: str) -> bool:
+    return name == info.name or (name == info.path and info.source != "preset")
 
 
 # ---- as text

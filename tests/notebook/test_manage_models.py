@@ -89,6 +89,11 @@ def test_copy_is_a_second_name(notebook: Notebook) -> None:
 
 def test_removal_says_what_it_frees_and_removes_it(notebook: Notebook, models_dir: Path) -> None:
     notebook.run("%llm create brief from=m")
+    notebook.run("%llm create kind from=m")
+    assert not notebook.run("%llm rm kind nothing").success
+    assert notebook.run("%llm rm kind brief").success
+    assert notebook.plain.startswith("removing the preset brief frees")
+    notebook.run("%llm create brief from=m")
     assert notebook.run("%llm rm brief").success
     assert notebook.plain.startswith("removing the preset brief frees")
     assert notebook.run("%llm rm m").success

@@ -37,13 +37,17 @@ def test_preset_is_made_shown_copied_and_removed(capsys: pytest.CaptureFixture[s
     assert sorted(shelf.presets(load_config())) == ["brief", "kind", "other"]
     assert said(capsys, "rm", "other").startswith("removing the preset other frees")
     assert sorted(shelf.presets(load_config())) == ["brief", "kind"]
+    assert main(["rm", "brief", "nothing"]) == 1
+    assert sorted(shelf.presets(load_config())) == ["brief", "kind"]
+    assert said(capsys, "rm", "brief", "kind").count("removing the preset") == 2
+    assert not shelf.presets(load_config())
 
 
 def test_list_is_another_name_of_models(capsys: pytest.CaptureFixture[str]) -> None:
     said(capsys, "create", "brief", "from=m")
     listed = said(capsys, "list")
     assert listed == said(capsys, "models")
-    assert "brief" in listed
+    assert next(line for line in listed.splitlines() if line.startswith("brief ")).endswith("made of m")
 
 
 def test_model_goes_by_force(models_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

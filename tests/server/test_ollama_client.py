@@ -262,7 +262,9 @@ def _managed(client: ollama.Client, weights: Path) -> None:
     assert answer.prompt_eval_count != plain.prompt_eval_count
     client.copy("mario", "luigi")
     assert client.chat("luigi", [{"role": "user", "content": "Who are you?"}]).message == answer.message
-    assert [model.model for model in client.ps().models] == ["smollm2:latest"]  # one engine for all of them
+    running = client.ps().models  # one engine for all of them
+    assert [model.model for model in running] == ["mario:latest", "smollm2:latest", "luigi:latest"]
+    assert len({model.expires_at for model in running}) == 1
     with pytest.raises(ollama.ResponseError) as failure:
         client.delete("smollm2")
     assert failure.value.status_code == 403

@@ -118,7 +118,10 @@ def test_presets_of_one_base_share_its_engine(site: Site) -> None:
     for name in ("mario", "luigi", TOY, "mario"):
         assert site.post(API + "generate", {"model": name, "prompt": "x", "stream": False}).status == 200
     assert [spec.name for spec in site.cast.specs] == [TOY]
-    assert [model["name"] for model in site.get(API + "ps").json()["models"]] == ["toy:latest"]
+    running = site.get(API + "ps").json()["models"]
+    assert [model["name"] for model in running] == ["mario:latest", "luigi:latest", "toy:latest"]
+    tags = {each["name"]: each["digest"] for each in site.get(API + "tags").json()["models"]}
+    assert {model["name"]: model["digest"] for model in running}.items() <= tags.items()
     assert site.post(API + "generate", {"model": "luigi", "keep_alive": 0}).json()["done_reason"] == "unload"
     assert site.get(API + "ps").json()["models"] == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ class OllamaTagsHandler(OllamaHandler):
 
 
 class OllamaPsHandler(OllamaHandler):
-    """The models that runners of this server hold; what kernels hold is their notebooks' own."""
+    """The models that runners of this server hold, by the names that were asked; what kernels hold is their own."""
 
     route = "api/ps"
     _track_activity = False
@@ -51,22 +51,24 @@ class OllamaPsHandler(OllamaHandler):
     @allow_unauthenticated
     async def get(self) -> None:
         states = [state for state in self.service.router.supervisor.loaded() if state.state == "ready"]
-        names = await self._names(states)
-        opened = [(state, name) for state, name in zip(states, names, strict=True) if self.access.may_use(name)]
-        self.finish({"models": [self._entry(state, name) for state, name in opened]})
+        known = await self.service.router.listed() if states else {}
+        self.finish({"models": [entry for state in states for entry in self._entries(state, known)]})
 
-    async def _names(self, states: Sequence[RunnerState]) -> list[str]:
-        """Of a blob, which nobody can ask for, that of a preset which is made of it."""
-        router, by_path = self.service.router, {}
-        if any(_is_blob(state) for state in states):
-            by_path = {target.path: name for name, target in reversed((await router.listed()).items())}
-        return [by_path.get(router.source_of(one.path), one.name) if _is_blob(one) else one.name for one in states]
+    def _entries(self, state: RunnerState, known: Mapping[str, Target]) -> list[dict[str, Any]]:
+        expires_s = time.time() + self._left_s(state)
+        names = [name for name in state.names if name in known] or [state.name]
+        return [
+            ps_entry(self._model(state, name, known.get(name)), state.info, expires_s)
+            for name in names
+            if self.access.may_use(name)
+        ]
 
-    def _entry(self, state: RunnerState, name: str) -> dict[str, Any]:
+    def _model(self, state: RunnerState, name: str, target: Target | None) -> Listed:
+        """Args: target: None if the name means nothing any more."""
+        if target is not None:
+            return listed(self, name, target)
         path = self.service.router.source_of(state.path)
-        info = self.service.router.names.info(path)
-        model = Listed(name=name, digest=file_digest(path), modified_s=0, info=info)
-        return ps_entry(model, state.info, time.time() + self._left_s(state))
+        return Listed(name=name, digest=file_digest(path), modified_s=0, info=self.service.router.names.info(path))
 
     def _left_s(self, state: RunnerState) -> float:
         """Until it is unloaded: the supervisor's clock is the monotonic one."""
@@ -126,10 +128,6 @@ class OllamaUnknownPathHandler(OllamaHandler):
         raise ApiError(404, f"unknown path ({self.request.method} {self.request.path[:200]})")
 
     head = post = put = patch = delete = get
-
-
-def _is_blob(state: RunnerState) -> bool:
-    return state.name.startswith("sha256-")
 
 
 def listed(handler: OllamaHandler, name: str, target: Target) -> Listed:
