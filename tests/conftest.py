@@ -33,6 +33,8 @@ def _isolated_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         for name in (*_XDG, *_JUPYTER):
             patch.setenv(name, str(home / name.lower()))
         patch.setenv("NBLLM_CORES_FILE", str(_machine(tmp_path_factory) / "cores"))
+        if cores := _cores_of_a_worker():
+            patch.setenv("NBLLM_THREADS", str(cores))
         patch.setenv("NBLLM_FOREIGN_STORES", "none")  # for what load_config reads, here and in other processes
         patch.setattr("nbllm.config.stores.store_folders", lambda store: ())  # for a Config that a test makes
         patch.setenv("NBLLM_REGISTRY", "none")  # no test asks the network
@@ -43,6 +45,12 @@ def _isolated_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.delenv("VIRTUAL_ENV", raising=False)  # of the shell, perhaps not this Python's: IPython would warn
         patch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # else jupyter_core warns, and a warning is an error here
         yield
+
+
+def _cores_of_a_worker() -> int:
+    """0 for all. An engine's threads wait for each other in loops: on a core that is shared, five times as long."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return max(1, (os.cpu_count() or 1) // workers) if workers > 1 else 0
 
 
 def _machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
