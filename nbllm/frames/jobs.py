@@ -8,7 +8,6 @@ import time
 import weakref
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
-from concurrent.futures import wait as wait_for
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -42,7 +41,8 @@ class Job(Generic[_T]):
     """
 
     def __init__(self, work: Callable[[Progress, Flag], _T], total: int = 0) -> None:
-        self._stop, self._finished = Flag(), Future[None]()
+        self._stop, self._ended = Flag(), Flag()
+        self._finished = Future[None]()  # for who awaits it: `result`, which may be interrupted, has the flag
         self._finished.set_running_or_notify_cancel()  # or whoever stops awaiting it would cancel it
         self._progress = JobProgress(0, total)
         self._values: list[_T] = []
@@ -63,7 +63,7 @@ class Job(Generic[_T]):
     @property
     def done(self) -> bool:
         """Whether it has ended, with a result, an error, or because it was cancelled."""
-        return self._finished.done()
+        return self._ended.is_set()
 
     @property
     def progress(self) -> JobProgress:
@@ -75,8 +75,7 @@ class Job(Generic[_T]):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end, and say whether it has come."""
-        wait_for([self._finished], timeout)
-        return self.done
+        return self._ended.wait(timeout)
 
     def result(self, timeout: float | None = None) -> _T:
         """Wait for the end, and give what the call would have given. An interrupt ends the wait only.
@@ -122,6 +121,7 @@ class Job(Generic[_T]):
             self._error = error
         finally:
             self._took_s = time.monotonic() - self._started
+            self._ended.set()
             self._finished.set_result(None)
 
     def _report(self, done: int, total: int) -> None:

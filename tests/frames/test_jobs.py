@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from nbllm.frames.run import Ask, Outcome, Progress, RunOptions, run
 from nbllm.session.cache import AnswerCache
 from nbllm.session.requests import Options
 from tests.frames.answering import answering
+from tests.interrupts import moments
 
 WITHIN_S = 30.0
 _ROOT = Path(__file__).parents[2]
@@ -54,6 +56,19 @@ def test_repr_says_how_far_it_is() -> None:
     go_on.set()
     job.result(WITHIN_S)
     assert repr(job).startswith("<nbllm.Job 1,000/1,000 done in ")
+
+
+def test_job_ends_though_a_wait_was_interrupted_at_any_moment() -> None:
+    def wait() -> None:
+        with contextlib.suppress(TimeoutError):
+            job.result(timeout=0.001)
+
+    go_on = Flag()
+    job = Job(lambda report, stop: go_on.wait(WITHIN_S))
+    for _ in moments(wait):
+        assert not job.done
+    go_on.set()
+    assert job.result(WITHIN_S)
 
 
 def test_error_is_raised_where_the_result_is_wanted() -> None:
@@ -190,6 +205,7 @@ from nbllm.frames.jobs import in_background
 from nbllm.frames.run import RunOptions, run
 from nbllm.session.cache import AnswerCache
 from tests.frames.answering import answering
+from tests.interrupts import moments
 from tests.frames.test_jobs import asks
 
 folder = Path(sys.argv[1])
