@@ -228,7 +228,7 @@ def _last_end(reader: HeaderReader, most: int) -> tuple[int, int]:
     last, at = len(window) - _MAX_TENSOR_BYTES, start
     u64_at, u32_at = _U64.unpack_from, _U32.unpack_from
     count, greatest, place = 0, -1, 0
-    while count < most and at <= last:
+    while count < most and 0 <= at <= last:
         name_bytes = u64_at(window, at)[0]
         if name_bytes > MAX_TENSOR_NAME_BYTES:
             break
@@ -239,7 +239,7 @@ def _last_end(reader: HeaderReader, most: int) -> tuple[int, int]:
         count += 1
         at = behind_name + 16 + 8 * num_dimensions
         offset = u64_at(window, at - 8)[0]
-        if offset > greatest:
+        if offset >= greatest:
             greatest, place = offset, behind_name
     reader.skip(at - start)
     return count, _end(window, place) if count else 0

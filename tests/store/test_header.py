@@ -14,7 +14,7 @@ from nbllm.errors import ModelLoadError
 from nbllm.store import ArrayOf, check_complete, model_info, read_metadata
 from nbllm.store.ggml import FILE_TYPES, TENSOR_TYPES
 from nbllm.store.header import read_header
-from nbllm.store.reader import HeaderReader, Value
+from nbllm.store.reader import WINDOW_BYTES, HeaderReader, Value
 from tests.store import gguf_writer as g
 
 
@@ -308,6 +308,31 @@ def test_read_header_same_as_walking_every_string(
 
     assert dict(read_header(path).values) == exact_values(path)
     check_complete(path)
+
+
+@pytest.mark.parametrize("left_bytes", range(0, 40))
+def test_table_that_begins_before_the_readers_window(tmp_path: Path, left_bytes: int) -> None:
+    """Its first tensor is called as a key of the tokenizer, and lies across the end of a window."""
+    names = g.strings([b"t"] * 1030)
+    tensors = [g.Tensor(f"tokenizer.aaa{number}", (32,), 0, number * 128) for number in range(2)]
+    values = {"general.pad": g.text(b""), "tokenizer.ggml.tokens": names}
+    table_bytes = sum(8 + len(tensor.name) + 4 + 8 + 4 + 8 for tensor in tensors)
+    front_bytes = len(g.gguf(values, tensors)) - table_bytes
+    values["general.pad"] = g.text(b"x" * (WINDOW_BYTES - front_bytes - left_bytes))
+    path = g.write(tmp_path / "x.gguf", g.gguf(values, tensors, data_bytes=256))
+
+    assert read_header(path).needed_bytes == path.stat().st_size
+    with open(path, "ab") as file:  # where it would be read, counted from the window's end
+        file.write(bytes(4096) + struct.pack("<Q", 13) + bytes(16))
+    read_header(path)
+
+
+def test_tensors_that_start_at_one_place(tmp_path: Path) -> None:
+    tensors = [g.Tensor("none", (0,), 0, 0), g.Tensor("large", (1 << 20,), 0, 0)]
+    path = g.write(tmp_path / "x.gguf", g.gguf({}, tensors, data_bytes=100))
+
+    with pytest.raises(ModelLoadError, match="truncated"):
+        check_complete(path)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
