@@ -6,6 +6,7 @@ loses nothing, and being alone it can also say to the machine how many cores it 
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import queue
@@ -65,7 +66,10 @@ class Driver:
         self._lanes: list[Steppable] = []
         self._closing: list[tuple[Steppable, Flag]] = []
         self._stopped = False
-        self._thread: threading.Thread | None = None
+        self._only_one = threading.Lock()
+        self._has_begun = False
+        self._ident: int | None = None
+        self._ended = Flag()
         self._pid = os.getpid()
         self._cores = _Cores(cores_file)
         self._tuners: dict[Steppable, ThreadTuner] = {}
@@ -83,9 +87,9 @@ class Driver:
             self._caps[lane] = max_threads or usable_cores()
             self._rested.add(lane)
             self._lanes.append(lane)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="nbllm-decode", daemon=True)
-                self._thread.start()
+        if self._ident is None:  # no Thread, whose start an interrupt can break for good; a second one ends at once
+            self._has_begun = True
+            _thread.start_new_thread(self._run, ())
 
     def wake(self) -> None:
         """Something may have work. Safe on any thread."""
@@ -101,7 +105,7 @@ class Driver:
             self._closing.append((lane, done))
         self.wake()
         lane.stop_step()
-        if threading.current_thread() is self._thread:
+        if threading.get_ident() == self._ident:
             self._close_detached()
         elif os.getpid() == self._pid:
             done.wait(_JOIN_S)
@@ -112,12 +116,22 @@ class Driver:
         self.wake()
         for lane in list(self._lanes):
             lane.stop_step()
-        if self._thread is not None and os.getpid() == self._pid:
-            self._thread.join(_JOIN_S)
+        if self._has_begun and os.getpid() == self._pid:
+            self._ended.wait(_JOIN_S)
 
     # ---- the decode thread
 
     def _run(self) -> None:
+        if not self._only_one.acquire(blocking=False):
+            return
+        self._ident = threading.get_ident()
+        threading.current_thread().name = "nbllm-decode"
+        try:
+            self._drive()
+        finally:
+            self._ended.set()
+
+    def _drive(self) -> None:
         interval = _SwitchInterval()
         while not self._stopped:
             self._close_detached()

@@ -146,7 +146,11 @@ class RemoteEngine:
         with self._lock:
             self._check_open()
             self._tickets[ticket.id] = ticket
-        self._channel.send(payload)
+        try:
+            self._channel.send(payload)
+        except BaseException:  # whoever asked gets no ticket to cancel it with
+            ticket.cancel()
+            raise
         return ticket
 
     def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:

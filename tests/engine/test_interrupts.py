@@ -11,12 +11,13 @@ from nbllm.core import GenerateRequest, SamplingParams
 from nbllm.engine.driver import Driver
 from nbllm.engine.interface import iter_chunks
 from nbllm.engine.local import LocalEngine
-from nbllm.testing import toy_engine
+from nbllm.testing import EOS, IM_END, toy_engine
 from tests.engine.test_driver import Lane
 from tests.interrupts import moments
 from tests.server.serving import wait_until
 
-_REQUEST = GenerateRequest(text="hello", sampling=SamplingParams(temperature=0, max_tokens=2), timeout_s=20)
+_NO_END = {IM_END: -100.0, EOS: -100.0}
+_ENDLESS = GenerateRequest(text="hello", sampling=SamplingParams(temperature=0, max_tokens=None, logit_bias=_NO_END))
 
 
 @pytest.fixture
@@ -28,13 +29,18 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
 
 @pytest.fixture
 def engine() -> Iterator[LocalEngine]:
-    made = toy_engine(context_length=128)
+    made = toy_engine(context_length=100_000, max_sequences=2)
     yield made
     made.close()
 
 
-def _text(engine: LocalEngine) -> str:
-    return "".join(chunk.text for chunk in iter_chunks(engine, _REQUEST))
+def _begun(engine: LocalEngine) -> str:
+    """The first piece of an answer that is left then, and would go on for minutes."""
+    chunks = iter_chunks(engine, _ENDLESS)
+    try:
+        return next(chunks).text
+    finally:
+        chunks.close()  # type: ignore[attr-defined]
 
 
 def test_lanes_are_stepped_after_an_interrupted_wake(driver: Driver) -> None:
@@ -45,6 +51,18 @@ def test_lanes_are_stepped_after_an_interrupted_wake(driver: Driver) -> None:
         lane.left = 1
         driver.wake()
         assert lane.idle.wait(10)
+
+
+def test_lanes_are_stepped_after_an_interrupted_attach(tmp_path: Path) -> None:
+    drivers = [Driver(tmp_path / "cores")]
+    for moment in moments(lambda: drivers[-1].attach(Lane([], "a", 0), 1)):
+        lane = Lane([], "b", 1)
+        drivers[-1].attach(lane, 1)
+        drivers[-1].wake()
+        assert lane.idle.wait(10), moment
+        drivers[-1].stop()
+        drivers.append(Driver(tmp_path / "cores"))
+    drivers[-1].stop()
 
 
 def test_lanes_are_stepped_after_an_interrupted_detach(driver: Driver) -> None:
@@ -64,7 +82,7 @@ def test_lanes_are_stepped_after_an_interrupted_detach(driver: Driver) -> None:
 
 
 def test_next_request_is_answered_after_an_interrupted_one(engine: LocalEngine) -> None:
-    wanted = _text(engine)
-    for moment in moments(lambda: _text(engine)):
+    wanted = _begun(engine)
+    for moment in moments(lambda: _begun(engine)):
         wait_until(lambda: engine.stats().num_running == engine.stats().num_waiting == 0)
-        assert _text(engine) == wanted, moment
+        assert _begun(engine) == wanted, moment

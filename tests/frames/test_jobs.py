@@ -205,7 +205,6 @@ from nbllm.frames.jobs import in_background
 from nbllm.frames.run import RunOptions, run
 from nbllm.session.cache import AnswerCache
 from tests.frames.answering import answering
-from tests.interrupts import moments
 from tests.frames.test_jobs import asks
 
 folder = Path(sys.argv[1])

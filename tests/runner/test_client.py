@@ -17,7 +17,7 @@ from nbllm.runner.client import RemoteEngine
 from nbllm.runner.framing import FrameReader, framed
 from nbllm.runner.host import EngineHost
 from nbllm.runner.listener import dial, listen
-from nbllm.testing import ScriptedEngine, toy_engine
+from nbllm.testing import EOS, IM_END, ScriptedEngine, toy_engine
 from tests.interrupts import moments
 from tests.server.serving import wait_until
 
@@ -253,19 +253,24 @@ def test_a_new_request_does_not_wait_for_the_reason_of_the_end(host: EngineHost)
 
 
 def test_next_request_is_answered_after_one_that_was_interrupted_at_any_moment(tmp_path: Path) -> None:
-    engine = toy_engine(context_length=128)
+    engine = toy_engine(context_length=100_000, max_sequences=2)
     host = EngineHost(engine, listen(tmp_path), TOKEN)
     host.start()
     remote = RemoteEngine(host.address, token=TOKEN)
-    request = GenerateRequest(text="hello", sampling=SamplingParams(temperature=0, max_tokens=2), timeout_s=20)
+    no_end = {IM_END: -100.0, EOS: -100.0}
+    sampling = SamplingParams(temperature=0, max_tokens=None, logit_bias=no_end)
 
-    def text() -> str:
-        return "".join(chunk.text for chunk in iter_chunks(remote, request))
+    def begun() -> str:
+        chunks = iter_chunks(remote, GenerateRequest(text="hello", sampling=sampling))
+        try:
+            return next(chunks).text
+        finally:
+            chunks.close()  # type: ignore[attr-defined]
 
-    wanted = text()
-    for moment in moments(text):
+    wanted = begun()
+    for moment in moments(begun):
         wait_until(lambda: engine.stats().num_running == engine.stats().num_waiting == 0)
-        assert text() == wanted, moment
+        assert begun() == wanted, moment
     remote.close()
     host.close()
     engine.close()

@@ -19,18 +19,22 @@ class Outbox:
 
     def __init__(self) -> None:
         self._actions: deque[Callable[[], object]] = deque()
-        self._turn = threading.Lock()
+        self._turn: dict[str, int] = {}  # "of": the thread that delivers. No lock: see nbllm.core.flag
+        self._is_at_it = False
 
     def put(self, action: Callable[[], object]) -> None:
         self._actions.append(action)
 
     def deliver(self) -> None:
         """Do what was put, unless another thread is at it, or an action of this one; then it is done there."""
-        while self._actions and self._turn.acquire(blocking=False):
+        own = threading.get_ident()
+        while self._actions and self._turn.setdefault("of", own) == own and not self._is_at_it:
             try:
+                self._is_at_it = True
                 self._do_all()
             finally:
-                self._turn.release()
+                self._is_at_it = False
+                self._turn.clear()
             # What came between the last look and the release found the turn taken: hence the loop.
 
     def _do_all(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from nbllm.core.flag import Flag
 from nbllm.errors import InvalidRequestError
 from nbllm.notebook.widget.attachments import split
 from nbllm.notebook.widget.events import Begun, Changed, Ended, Phase
@@ -47,7 +48,7 @@ class Worker:
         self.phase: PhaseName = "idle"
         self._answering: Answering | None = None
         self._is_switching = False
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[threading.Thread, Flag] = {}  # no join: an interrupted one takes the thread for ended
         self._recording: int | None = None
         self._has_missed = False
 
@@ -64,14 +65,14 @@ class Worker:
 
     def start(self, answering: Answering) -> None:
         """Answer it. Under the lock, and after `check_free`."""
-        earlier = self._threads[-1:]
+        earlier = list(self._threads.values())[-1:]
         thread = threading.Thread(target=self._run, args=(answering, earlier), name="nbllm-talk", daemon=True)
-        self._threads.append(thread)
+        self._threads[thread] = Flag()
         self._answering, self.phase = answering, "waiting"
         try:
             thread.start()
         except RuntimeError:  # the system has no more threads, or Python is about to end
-            self._threads.remove(thread)
+            del self._threads[thread]
             self._answering, self.phase = None, "idle"
             raise
 
@@ -94,12 +95,11 @@ class Worker:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Whether all is answered and told, within the time; on an answer's own thread it does not wait."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while (threads := list(self._threads)) and threading.current_thread() not in threads:
-            # In pieces, or an interrupt would not get through on every platform.
-            rest_s = 0.5 if deadline is None else min(0.5, deadline - time.monotonic())
-            if rest_s <= 0:
+        while (threads := self._threads.copy()) and threading.current_thread() not in threads:
+            rest_s = None if deadline is None else deadline - time.monotonic()
+            if rest_s is not None and rest_s <= 0:
                 break
-            threads[-1].join(rest_s)
+            list(threads.values())[-1].wait(rest_s)
         return not threads
 
     @contextmanager
@@ -141,11 +141,11 @@ class Worker:
 
     # ---- on an answer's thread
 
-    def _run(self, answering: Answering, earlier: list[threading.Thread]) -> None:
+    def _run(self, answering: Answering, earlier: list[Flag]) -> None:
         asked = answering.asked
         try:
-            for thread in earlier:  # its last events come first
-                thread.join()
+            for is_over in earlier:  # its last events come first
+                is_over.wait()
             self.tell(Begun(asked.live, asked.question, asked.parent, split(asked.question.content).names))
             self.say(Phase("waiting"))
             self._end(asked, answering.run())
@@ -175,7 +175,8 @@ class Worker:
         if has_missed:
             self.tell(Changed())
         with self.lock:
-            self._threads.remove(threading.current_thread())
+            over = self._threads.pop(threading.current_thread())
             is_over = self.phase == "closed" and not self._threads
+        over.set()
         if is_over:
             self._on_over()

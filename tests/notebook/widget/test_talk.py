@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -318,6 +319,9 @@ def test_interrupt_of_the_kernel_does_not_touch_the_answer(chat: Chat) -> None:
     chat.hang("Hi", "Hel")
     with pytest.raises(KeyboardInterrupt):
         _wait_interrupted(chat)
+    began = time.thread_time()
+    assert not chat.talk.wait(0.3)
+    assert time.thread_time() - began < 0.15, "it waits, and does not look again and again"
     assert chat.talk.phase == "answering"
     chat.talk.stop()
     assert chat.end().turn is not None
