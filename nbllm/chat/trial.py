@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-
-from nbllm.chat.budget import ProgramError
+from nbllm.chat.budget import ProgramError, RefusalError
 from nbllm.chat.program import Program
 from nbllm.chat.templates import ChatTemplate
 from nbllm.core import Message
@@ -18,10 +16,10 @@ _MAX_REASON = 300
 def check_template(source: str) -> None:
     """Find what would fail every chat, or leave every question out.
 
-    A template that refuses a lone question is not judged: it may be made for other conversations.
+    A template that refuses what it is tried with is not judged: it may be made for other conversations.
 
     Raises:
-        ParameterError: it cannot be parsed, or leaves out what the user says.
+        ParameterError: it cannot be parsed, fails, or leaves out what the user says.
     """
     try:
         Program(source)
@@ -29,9 +27,24 @@ def check_template(source: str) -> None:
         where = f" at line {fault.line}" if fault.line else ""
         problem = " ".join(fault.problem.split())[:_MAX_REASON]
         raise ParameterError("template", f"is no Jinja that can be run{where}: {problem}") from fault
-    template = ChatTemplate(source, bos="", eos="", control_texts=())
-    with contextlib.suppress(TemplateError):
-        if _PROBE not in template.render([Message("user", _PROBE)]).text:
+    template = ChatTemplate(source, bos="", eos="", control_texts=(), called="it")
+    try:
+        text = _tried(template)
+    except TemplateError as error:
+        if not isinstance(error.__cause__, RefusalError):
+            raise ParameterError("template", f"fails every chat: {error}") from error
+    else:
+        if _PROBE not in text:
             raise ParameterError(
                 "template", "leaves out what the user says: a chat template writes the content of each of `messages`"
             )
+
+
+def _tried(template: ChatTemplate) -> str:
+    """Of a lone question, or of one at the end of a conversation."""
+    question = Message("user", _PROBE)
+    try:
+        return template.render([question]).text
+    except TemplateError:
+        before = [Message("system", "a"), Message("user", "b"), Message("assistant", "c")]
+        return template.render([*before, question]).text

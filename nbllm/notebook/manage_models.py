@@ -123,15 +123,11 @@ class ModelCommands:
     def rm(self, words: list[str]) -> None:
         names = _names("rm", words, 1, "NAME [NAME ...] [--force]", most=100)
         from nbllm.config import load_config
-        from nbllm.store.removing import removal
+        from nbllm.store.removing import removal, removal_order
 
-        config, force = load_config(), "--force" in words
-        for name in names[1:]:
-            removal(name, config)  # a wrong name must not leave half of the command done
-        for name in names:
-            found = removal(name, config)
-            found.check(force=force)
-            self._remove(found, config)
+        config = load_config()
+        for name in removal_order(names, config, force="--force" in words):
+            self._remove(removal(name, config), config)
 
     def _remove(self, found: Removal, config: Config) -> None:
         from nbllm.runner.holders import note_of_holders

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -121,13 +121,22 @@ class Supervisor:
                 states.append(backing_off(spec, backoff))
         return states
 
-    async def unload(self, target: str | RunnerSpec) -> bool:
+    async def unload(
+        self, target: str | RunnerSpec, *, where: Callable[[Collection[str]], bool] = lambda names: True
+    ) -> bool:
         """Unload by name or spec: what is idle now, and the rest as soon as it is. False when there is no such runner.
 
         It waits for those that go now.
+
+        Args:
+            where: of these, only the ones whose names (what they were asked for as) make it true.
         """
         key = target.key if isinstance(target, RunnerSpec) else None
-        chosen = [entry for entry in self._entries.values() if target == entry.spec.name or key == entry.spec.key]
+        chosen = [
+            entry
+            for entry in self._entries.values()
+            if (target == entry.spec.name or key == entry.spec.key) and where(entry.names)
+        ]
         for entry in chosen:
             entry.keep_alive_s = 0.0
         self._unload_expired()

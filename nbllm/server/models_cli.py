@@ -66,17 +66,14 @@ def cp(words: Sequence[str]) -> int:
 def rm(words: Sequence[str]) -> int:
     """Say what goes, and remove it."""
     from nbllm.runner.holders import note_of_holders
-    from nbllm.store.removing import removal
+    from nbllm.store.removing import removal, removal_order
 
     parser = _parser("rm", "Remove models or presets from this machine, and say what that frees.")
     parser.add_argument("names", metavar="NAME", nargs="+")
     parser.add_argument("--force", action="store_true", help="also if presets are made of it")
     asked, config = parser.parse_args(words), load_config()
-    for name in asked.names[1:]:
-        removal(name, config)  # a wrong name must not leave half of the command done
-    for name in asked.names:
+    for name in removal_order(asked.names, config, force=asked.force):
         found = removal(name, config)
-        found.check(force=asked.force)
         held = note_of_holders(found.name, found.paths, config.runtime_dir)
         _said("\n".join([found.text, *filter(None, (held, found.warning))]))
         found.do()

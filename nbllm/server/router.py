@@ -173,22 +173,22 @@ class Router:
             return flight.holding(held.pop_all())
 
     async def _lease(self, target: Target, wish: Wish) -> Lease:
-        lease = await self._long_enough(target, wish)
-        lease.used_as(target.name)
-        return lease
-
-    async def _long_enough(self, target: Target, wish: Wish) -> Lease:
         """Of a runner with the usual context or, where that is too short for the wish, of one with a longer."""
         spec, wanted = self._spec(target), _useful_length(wish.context_length or 0, target.context_length)
         usual = spec.options.context_length or wanted  # None is chosen in the load, and known from then on
         if self._lengths.get(spec.key, usual) >= wanted:
-            lease = await self.supervisor.lease(spec, keep_alive_s=wish.keep_alive_s)
+            lease = await self._named(target, spec, wish)
             self._lengths[spec.key] = lease.engine.info.context_length
             if self._lengths[spec.key] >= wanted:
                 return lease
             lease.release()
         longer = replace(spec, options=replace(spec.options, context_length=wanted))
-        return await self.supervisor.lease(longer, keep_alive_s=wish.keep_alive_s)
+        return await self._named(target, longer, wish)
+
+    async def _named(self, target: Target, spec: RunnerSpec, wish: Wish) -> Lease:
+        lease = await self.supervisor.lease(spec, keep_alive_s=wish.keep_alive_s)
+        lease.used_as(target.name)
+        return lease
 
     async def _in_kernels(self, target: Target, wish: Wish) -> list[RemoteEngine]:
         assert target.file is not None

@@ -113,7 +113,8 @@ def models(config: Config) -> list[ModelState]:
 
 def _made_of(info: ModelInfo, bases: Mapping[str, str]) -> str:
     """Args: bases: the names of models that are no presets, by their paths."""
-    return f"made of {bases.get(info.path, Path(info.path).name)}" if info.source == "preset" else ""
+    is_well = info.source == "preset" and not info.problem  # else its path is that of its own file
+    return f"made of {bases.get(info.path, Path(info.path).name)}" if is_well else ""
 
 
 def _is_called(info: ModelInfo, name: str) -> bool:

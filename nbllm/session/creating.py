@@ -128,9 +128,9 @@ def _saved(preset: Preset, config: Config) -> Created:
 def _check_file(place: str, what: str) -> None:
     """Where a path was typed, a file has to be there. Raises ModelNotFoundError."""
     path = Path(place)
-    if path.is_absolute() and not path.exists():
+    if path.is_absolute() and not os.path.exists(path):  # never raises
         raise ModelNotFoundError(f"there is no file {shown(path)}: give the path of {what}")
-    if path.is_absolute() and path.is_dir():
+    if path.is_absolute() and os.path.isdir(path):
         raise ModelNotFoundError(f"{shown(path)} is a folder: give the path of {what}")
 
 

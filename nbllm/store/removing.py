@@ -68,13 +68,16 @@ class Removal:
         """The presets that will miss it, "" where there are none."""
         return f"{self._needs}, and will not load without it" if self.dependents else ""
 
-    def check(self, *, force: bool) -> None:
+    def check(self, *, force: bool, besides: Collection[str] = ()) -> None:
         """Let no preset lose what it is made of, unless that is wanted.
+
+        Args:
+            besides: the names of what goes as well.
 
         Raises:
             InvalidRequestError: one would.
         """
-        if self.dependents and not force:
+        if not force and not set(self.dependents) <= set(besides):
             raise InvalidRequestError(
                 f"{self._needs}; remove that first, or add --force to remove {self.name} all the same"
             )
@@ -129,6 +132,23 @@ def removal(name: str, config: Config) -> Removal:
     _check_is_no_setting(name, config)
     file = shelf.file_of(name, config)
     return _of_model(name, config) if file is None else _of_preset(file, config)
+
+
+def removal_order(names: Iterable[str], config: Config, *, force: bool) -> list[str]:
+    """The names by which the models are listed, each once, and those first that others of them are not made of.
+
+    Raises:
+        As `removal` and `Removal.check`, before anything is removed.
+    """
+    left = {found.name: found for found in (removal(name, config) for name in names)}
+    for found in left.values():
+        found.check(force=force, besides=left)
+    order: list[str] = []
+    while left:
+        name = next((name for name, found in left.items() if not left.keys() & found.dependents), next(iter(left)))
+        order.append(name)
+        del left[name]
+    return order
 
 
 def _check_is_no_setting(name: str, config: Config) -> None:

@@ -286,14 +286,42 @@ def test_delete_of_a_preset_leaves_its_base(site: Site) -> None:
     site.post(API + "generate", {"model": "mario"})
     assert _delete(site, "mario").status == 200
     assert _failure(site.post(API + "show", {"model": "mario"}))[0] == 404
+    assert site.get(API + "ps").json()["models"] == []
+    assert site.post(API + "generate", {"model": TOY}).status == 200
+
+
+def test_delete_of_a_preset_leaves_what_others_use(site: Site) -> None:
+    _create(site, model="mario", **{"from": TOY})
+    _create(site, model="luigi", **{"from": TOY, "parameters": {"num_ctx": 128}})
+    for name in ("mario", TOY, "luigi"):
+        site.post(API + "generate", {"model": name})
+    assert _delete(site, "luigi").status == 200
+    assert _delete(site, "mario").status == 200
     assert [model["name"] for model in site.get(API + "ps").json()["models"]] == ["toy:latest"]
 
 
-def test_delete_of_a_base_warns_in_the_log(site: Site) -> None:
-    write(site.models_dir / "spare.gguf", tiny_model())
+def test_unloading_a_preset_leaves_the_copies_that_others_have(site: Site) -> None:
+    _create(site, model="mario", **{"from": TOY})
+    _create(site, model="luigi", **{"from": TOY, "parameters": {"num_ctx": 128}})
+    for name in ("mario", "luigi"):
+        site.post(API + "generate", {"model": name})
+    assert site.post(API + "generate", {"model": "luigi", "keep_alive": 0}).json()["done_reason"] == "unload"
+    assert [model["name"] for model in site.get(API + "ps").json()["models"]] == ["mario:latest"]
+    site.post(API + "generate", {"model": "luigi"})
+    site.post(API + "generate", {"model": TOY, "keep_alive": 0})
+    assert site.get(API + "ps").json()["models"] == []
+
+
+def test_base_of_a_preset_is_not_deleted_before_it(site: Site) -> None:
+    file = write(site.models_dir / "spare.gguf", tiny_model())
     _create(site, model="mario", **{"from": "spare"})
-    assert _delete(site, "spare").status == 200
-    assert any("mario" in line and "will not load without it" in line for line in site.log.lines)
+    status, said = _failure(_delete(site, "spare"))
+    assert (status, said) == (
+        400,
+        "mario is made of spare, and will not load without it: delete what is made of it first",
+    )
+    assert file.exists()
+    assert [_delete(site, name).status for name in ("mario", "spare")] == [200, 200]
 
 
 @pytest.mark.parametrize("name", ["smollm2", "gpt-4"])

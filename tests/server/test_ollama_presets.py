@@ -126,6 +126,18 @@ def test_presets_of_one_base_share_its_engine(site: Site) -> None:
     assert site.get(API + "ps").json()["models"] == []
 
 
+def test_ps_has_no_name_that_means_other_weights_now(site: Site) -> None:
+    write(site.models_dir / "spare.gguf", tiny_model())
+    try:
+        make(site)
+        site.post(API + "generate", {"model": "mario"})
+        make(site, **{"from": "spare"})
+        site.post(API + "generate", {"model": "mario"})
+        assert [model["name"] for model in site.get(API + "ps").json()["models"]] == ["toy:latest", "mario:latest"]
+    finally:
+        (site.models_dir / "spare.gguf").unlink()
+
+
 def test_preset_with_its_own_context_is_loaded_so(site: Site) -> None:
     make(site, parameters={"num_ctx": 128, "num_thread": 3})
     site.post(API + "generate", {"model": "mario"})

@@ -141,6 +141,7 @@ def test_create_again_takes_the_place_of_the_first(config: Config, tmp_path: Pat
         pytest.param(["from=m", "from=m"], "twice", id="two bases"),
         pytest.param(["from=nothing"], "no model 'nothing'", id="unknown base"),
         pytest.param(["from=./nothing.gguf"], "there is no file", id="missing file"),
+        pytest.param([f"from=./{'x' * 300}.gguf"], "there is no file", id="name that no file can have"),
         pytest.param(["from=./"], "is a folder: give the path of a model", id="folder"),
         pytest.param(["from="], "empty", id="empty base"),
         pytest.param(["from=m", "adapter=./"], "is a folder: give the path of a LoRA", id="folder of adapters"),

@@ -88,7 +88,9 @@ class _AnswerHandler(OllamaHandler):
     async def _hold(self, call: Call, target: Target) -> None:
         """Load the model, or unload it; another server's is not ours to load."""
         if call.unloads:
-            await self.service.router.supervisor.unload(target.base)
+            await self.service.router.supervisor.unload(
+                target.base, where=lambda names: target.preset is None or target.name in names
+            )
         elif target.path is not None:
             await self.service.router.ask(target, self._wish(call.keep_alive, call.room), lambda engine: engine.info)
         self.finish(answers.held_body(call.form, call.model, time.time(), "unload" if call.unloads else "load"))

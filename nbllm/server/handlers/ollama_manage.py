@@ -116,12 +116,14 @@ class OllamaDeleteHandler(_ManageHandler):
     async def _answer(self, call: NamedCall) -> None:
         found = await self._found(call)
         self.about(call.model, found.name, unknown=call.unknown)
-        if found.warning:
-            self.log.warning("nbllm: %s", found.warning)
+        if found.dependents:
+            raise InvalidRequestError(f"{found.warning}: delete what is made of it first")
         supervisor = self.service.router.supervisor
         for state in supervisor.loaded():
             if state.path in found.paths:
                 await supervisor.unload(state.name)
+            elif state.names == (found.name,):  # a preset's own copy
+                await supervisor.unload(state.name, where=lambda names: list(names) == [found.name])
         await asyncio.to_thread(found.do)
         self.finish()
 

@@ -56,7 +56,8 @@ class OllamaPsHandler(OllamaHandler):
 
     def _entries(self, state: RunnerState, known: Mapping[str, Target]) -> list[dict[str, Any]]:
         expires_s = time.time() + self._left_s(state)
-        names = [name for name in state.names if name in known] or [state.name]
+        path = self.service.router.source_of(state.path)
+        names = [name for name in state.names if name in known and known[name].path == path] or [state.name]
         return [
             ps_entry(self._model(state, name, known.get(name)), state.info, expires_s)
             for name in names
