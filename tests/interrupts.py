@@ -11,6 +11,14 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from nbllm.core import GenerateRequest, SamplingParams
+from nbllm.engine.interface import Engine, iter_chunks
+from nbllm.testing import EOS, IM_END
+from tests.server.serving import wait_until
+
+_NO_END = {IM_END: -100.0, EOS: -100.0}
+_ENDLESS = GenerateRequest(text="hello", sampling=SamplingParams(temperature=0, max_tokens=None, logit_bias=_NO_END))
+
 
 class InterruptedHereError(BaseException):
     """No Exception, as KeyboardInterrupt is none."""
@@ -36,6 +44,28 @@ def moments(act: Callable[[], object], most: int = 2_000) -> Iterator[int]:
             return
         yield moment
     raise AssertionError(f"more than {most} moments")
+
+
+def begun(engine: Engine) -> str:
+    """The first piece of an answer that is left then, and would go on for minutes."""
+    chunks = iter_chunks(engine, _ENDLESS)
+    try:
+        return next(chunks).text
+    finally:
+        chunks.close()  # type: ignore[attr-defined]
+
+
+def check_requests(engine: Engine, behind: Engine) -> None:
+    """After a request that was interrupted at any moment nothing of it is left, and the next one is answered.
+
+    Args:
+        engine: is asked.
+        behind: computes.
+    """
+    wanted = begun(engine)
+    for moment in moments(lambda: begun(engine)):
+        wait_until(lambda: behind.stats().num_running == behind.stats().num_waiting == 0)
+        assert begun(engine) == wanted, moment
 
 
 class _Clock:

@@ -7,17 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nbllm.core import GenerateRequest, SamplingParams
 from nbllm.engine.driver import Driver
-from nbllm.engine.interface import iter_chunks
 from nbllm.engine.local import LocalEngine
-from nbllm.testing import EOS, IM_END, toy_engine
+from nbllm.testing import toy_engine
 from tests.engine.test_driver import Lane
-from tests.interrupts import moments
-from tests.server.serving import wait_until
-
-_NO_END = {IM_END: -100.0, EOS: -100.0}
-_ENDLESS = GenerateRequest(text="hello", sampling=SamplingParams(temperature=0, max_tokens=None, logit_bias=_NO_END))
+from tests.interrupts import check_requests, moments
 
 
 @pytest.fixture
@@ -32,15 +26,6 @@ def engine() -> Iterator[LocalEngine]:
     made = toy_engine(context_length=100_000, max_sequences=2)
     yield made
     made.close()
-
-
-def _begun(engine: LocalEngine) -> str:
-    """The first piece of an answer that is left then, and would go on for minutes."""
-    chunks = iter_chunks(engine, _ENDLESS)
-    try:
-        return next(chunks).text
-    finally:
-        chunks.close()  # type: ignore[attr-defined]
 
 
 def test_lanes_are_stepped_after_an_interrupted_wake(driver: Driver) -> None:
@@ -82,7 +67,4 @@ def test_lanes_are_stepped_after_an_interrupted_detach(driver: Driver) -> None:
 
 
 def test_next_request_is_answered_after_an_interrupted_one(engine: LocalEngine) -> None:
-    wanted = _begun(engine)
-    for moment in moments(lambda: _begun(engine)):
-        wait_until(lambda: engine.stats().num_running == engine.stats().num_waiting == 0)
-        assert _begun(engine) == wanted, moment
+    check_requests(engine, behind=engine)

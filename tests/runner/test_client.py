@@ -17,9 +17,8 @@ from nbllm.runner.client import RemoteEngine
 from nbllm.runner.framing import FrameReader, framed
 from nbllm.runner.host import EngineHost
 from nbllm.runner.listener import dial, listen
-from nbllm.testing import EOS, IM_END, ScriptedEngine, toy_engine
-from tests.interrupts import moments
-from tests.server.serving import wait_until
+from nbllm.testing import ScriptedEngine, toy_engine
+from tests.interrupts import check_requests
 
 TOKEN = "open sesame"
 HI = GenerateRequest(messages=(Message("user", "hi"),))
@@ -257,20 +256,7 @@ def test_next_request_is_answered_after_one_that_was_interrupted_at_any_moment(t
     host = EngineHost(engine, listen(tmp_path), TOKEN)
     host.start()
     remote = RemoteEngine(host.address, token=TOKEN)
-    no_end = {IM_END: -100.0, EOS: -100.0}
-    sampling = SamplingParams(temperature=0, max_tokens=None, logit_bias=no_end)
-
-    def begun() -> str:
-        chunks = iter_chunks(remote, GenerateRequest(text="hello", sampling=sampling))
-        try:
-            return next(chunks).text
-        finally:
-            chunks.close()  # type: ignore[attr-defined]
-
-    wanted = begun()
-    for moment in moments(begun):
-        wait_until(lambda: engine.stats().num_running == engine.stats().num_waiting == 0)
-        assert begun() == wanted, moment
+    check_requests(remote, behind=engine)
     remote.close()
     host.close()
     engine.close()
