@@ -6,6 +6,8 @@ built, freed or not, so that it also bounds what is alive at once and what the s
 
 from __future__ import annotations
 
+_MAX_REASON = 300
+
 
 class ProgramError(Exception):
     """Something a template did that ends its run; `line` is where, once a statement has seen it pass."""
@@ -14,6 +16,16 @@ class ProgramError(Exception):
         super().__init__(problem)
         self.problem = problem
         self.line = line
+
+    @property
+    def where(self) -> str:
+        return f" at line {self.line}" if self.line else ""
+
+    @property
+    def in_a_line(self) -> str:
+        """The problem, of which a template may have written any text."""
+        text = " ".join(self.problem.split())
+        return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 
 
 class RefusalError(ProgramError):

@@ -28,7 +28,6 @@ from nbllm.errors import TemplateError
 __all__ = ["AssistantSpan", "ChatTemplate", "Rendered", "Segment"]
 
 _RESERVED = ("messages", "add_generation_prompt", "bos_token", "eos_token", *GLOBALS)
-_MAX_REASON = 300
 
 
 class ChatTemplate:
@@ -101,6 +100,11 @@ class ChatTemplate:
         continued = messages[-1].content if continue_final else None
         return replace(rendered, opens_reasoning=self._opens_reasoning(rendered.text, continued))
 
+    @property
+    def fault(self) -> ProgramError | None:
+        """Why it cannot be parsed; None if it can, or if there is none."""
+        return self._parsed if isinstance(self._parsed, ProgramError) else None
+
     @cached_property
     def _parsed(self) -> Program | ProgramError | None:
         try:
@@ -137,10 +141,6 @@ class ChatTemplate:
 
 
 def _in_words(fault: ProgramError, called: str) -> str:
-    problem = " ".join(fault.problem.split())
-    if len(problem) > _MAX_REASON:
-        problem = problem[:_MAX_REASON] + "..."
     if isinstance(fault, RefusalError):
-        return f"{called} refuses these messages: {problem}"
-    where = f" at line {fault.line}" if fault.line else ""
-    return f"{called} failed{where}: {problem}"
+        return f"{called} refuses these messages: {fault.in_a_line}"
+    return f"{called} failed{fault.where}: {fault.in_a_line}"

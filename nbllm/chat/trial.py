@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from nbllm.chat.budget import ProgramError, RefusalError
-from nbllm.chat.program import Program
+from nbllm.chat.budget import RefusalError
 from nbllm.chat.templates import ChatTemplate
 from nbllm.core import Message
 from nbllm.errors import ParameterError, TemplateError
 
 _PROBE = "31415926535"
 """A question that no filter for letters or white space changes."""
-_MAX_REASON = 300
 
 
 def check_template(source: str) -> None:
@@ -21,13 +19,9 @@ def check_template(source: str) -> None:
     Raises:
         ParameterError: it cannot be parsed, fails, or leaves out what the user says.
     """
-    try:
-        Program(source)
-    except ProgramError as fault:
-        where = f" at line {fault.line}" if fault.line else ""
-        problem = " ".join(fault.problem.split())[:_MAX_REASON]
-        raise ParameterError("template", f"is no Jinja that can be run{where}: {problem}") from fault
     template = ChatTemplate(source, bos="", eos="", control_texts=(), called="it")
+    if (fault := template.fault) is not None:
+        raise ParameterError("template", f"is no Jinja that can be run{fault.where}: {fault.in_a_line}") from fault
     try:
         text = _tried(template)
     except TemplateError as error:

@@ -32,7 +32,7 @@ class Flag:
         self._open()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait, at most `timeout` seconds, and tell whether it is set."""
+        """Wait, at most `timeout` seconds, and tell whether it is set; an interrupt gets through on every platform."""
         ends = None if timeout is None else time.monotonic() + timeout
         while not self._is_set:
             left = _LOOK_S if ends is None else min(_LOOK_S, ends - time.monotonic())

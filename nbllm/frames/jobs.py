@@ -19,7 +19,6 @@ from nbllm.frames.durations import duration_text
 _T = TypeVar("_T")
 _logger = logging.getLogger("nbllm")
 _LAST_WORDS_S = 5.0
-_LOOK_S = 0.5
 """Waits are cut into such pieces, so that an interrupt gets through on every platform."""
 
 
@@ -87,11 +86,9 @@ class Job(Generic[_T]):
             TimeoutError: it runs on.
             concurrent.futures.CancelledError: it was cancelled.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            while not self.wait(_piece_s(deadline)):
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise TimeoutError(f"{self._state()}; it runs on")
+            if not self.wait(timeout):
+                raise TimeoutError(f"{self._state()}; it runs on")
         except KeyboardInterrupt as interrupt:
             in_one_line(interrupt, "the wait was ended, and the job runs on; job.cancel() ends it")
             raise
@@ -193,7 +190,3 @@ def _both(report: Progress, other: bool | Progress | None) -> Progress:
         other(done, total)
 
     return both
-
-
-def _piece_s(deadline: float | None) -> float:
-    return _LOOK_S if deadline is None else max(0.0, min(_LOOK_S, deadline - time.monotonic()))

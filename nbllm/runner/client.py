@@ -116,7 +116,7 @@ class RemoteEngine:
         ticket = self.begin(request, on_chunk, replied, received.set)
         try:
             self._await_sign(received)
-            _wait(reply.is_here)
+            reply.is_here.wait()
         except BaseException:
             ticket.cancel()
             raise
@@ -198,7 +198,7 @@ class RemoteEngine:
         try:
             self._channel.send(payload)
             self._await_sign(pending.is_received)
-            _wait(pending.is_here)
+            pending.is_here.wait()
         finally:
             with self._lock:
                 self._calls.pop(id, None)
@@ -328,9 +328,3 @@ def _reply(ticket: RemoteTicket, error: BaseException | None) -> None:
     if not ticket.is_answered:
         ticket.is_answered = True
         ticket.on_reply(error)
-
-
-def _wait(event: Flag) -> None:
-    """Wait so that an interrupt gets through on every platform."""
-    while not event.wait(0.5):
-        pass
